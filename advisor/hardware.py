@@ -1,0 +1,38 @@
+"""A graphics card as facts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One card. Memory in bytes.
+
+    ``total_bytes`` is what nvidia-smi calls the card's total, ``usable_bytes`` what the runtime can
+    hand out before anything of ours is loaded; ``usable_seen`` says whether that was read off a real card.
+    """
+
+    slug: str
+    name: str
+    vendor: str = "nvidia"
+    architecture: str = ""
+    compute_capability: str = ""
+    marketed_gb: float = 0.0
+    total_bytes: int = 0
+    usable_bytes: int = 0
+    usable_seen: bool = False
+    bf16: bool = True
+    fp8: bool = False
+    fp4: bool = False
+    bandwidth_gbs: float | None = None
+    per_node: int = 8
+    unified: bool = False
+    year: int | None = None
+    source: str = ""
+    note: str = ""
+    aliases: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "aliases": list(self.aliases)}

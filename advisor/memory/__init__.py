@@ -1,0 +1,1 @@
+"""From a workload to bytes: pure arithmetic, no file, no clock, no network."""

@@ -1,0 +1,155 @@
+"""A model as facts: what its layers hold, and nothing of how large that is in bytes.
+
+Sizes are counts of elements, heads, experts or tokens. A decoder layer is a mixer (attention of
+some kind) and a feed-forward part, put together in one of a few arrangements; a model is an
+embedding, its layers in order, a last norm and a head.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+# How a norm is computed decides what autograd keeps of it:
+#   rms         Llama: fp32 copy, normalised, times the weight in the model's dtype
+#   rms-fp32    OLMo 2, OLMoE, Cohere...: the weight is multiplied before the copy goes back to 16-bit
+#   rms-gemma   Gemma: fp32 throughout, (1 + weight)
+#   layer       torch's fused LayerNorm with weight and bias
+#   layer-plain LayerNorm with a weight and no bias
+#   none        no learned weight (OLMo 1)
+Norm = Literal["rms", "rms-fp32", "rms-gemma", "layer", "layer-plain", "none"]
+
+# Where the norms stand:
+#   pre       x + mixer(norm(x)), then x + ffn(norm(x))                 Llama, GPT-2, most
+#   sandwich  as pre, with a norm on each branch's output as well       Gemma 2 and 3, GLM-4
+#   post      x + norm(mixer(x)), then x + norm(ffn(x))                 OLMo 2 and 3
+#   parallel  x + mixer(norm(x)) + ffn(norm(x)), one norm for both      GPT-J, Phi, Cohere, Falcon 7B
+#   parallel2 the same with a norm for each branch                      GPT-NeoX, Falcon 40B
+Arrangement = Literal["pre", "sandwich", "post", "parallel", "parallel2"]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Softmax attention over keys and values that are cached as they are (MHA, GQA, MQA)."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    bias: bool = False  # on q, k and v
+    out_bias: bool = False
+    qk_norm: Literal["head", "projection", "per-head"] | None = None  # weights: head_dim each, all q and k, or one per head
+    window: int | None = None  # tokens that a query can see; None: all
+    softcap: bool = False  # Gemma 2's tanh on the scores: no fused kernel
+    sinks: bool = False  # gpt-oss: one learned logit per head
+    fused: bool = False  # one projection makes q, k and v
+    rotary: bool = True
+    dropout: float = 0.0
+    output_gate: bool = False  # Qwen3-Next: q_proj makes a gate of the same width too
+
+    @property
+    def query_width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        return self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class LatentAttention:
+    """DeepSeek's multi-head latent attention: keys and values live in one compressed vector per token."""
+
+    heads: int
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    query_rank: int | None = None
+    fp32_rotary: bool = False  # DeepSeek-V2 rotates complex numbers in fp32
+
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """A dense feed-forward part; ``gated`` has three matrices (gate, up, down), else two."""
+
+    width: int
+    gated: bool = True
+    bias: bool = False
+    fused: bool = False  # gate and up are one matrix
+    activation: Literal["silu", "gelu", "gelu-new", "gelu-tanh", "relu", "relu2", "xielu"] = "silu"
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts: ``active`` of ``count`` run for a token, and the shared ones always."""
+
+    count: int
+    active: int
+    width: int
+    gated: bool = True
+    bias: bool = False
+    router_bias: bool = False
+    shared_width: int = 0
+    shared_gate: bool = False
+    beside: int = 0  # Arctic: width of a dense MLP that runs beside the experts
+
+
+Mixer = Attention | LatentAttention
+FeedForward = Mlp | Experts
+
+
+@dataclass(frozen=True)
+class Layer:
+    mixer: Mixer | None
+    feed_forward: FeedForward | None
+    arrangement: Arrangement = "pre"
+    norm: Norm = "rms"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a checkpoint as its header tells it."""
+
+    name: str
+    dtype: str
+    elements: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """The architecture of one model; hashable, so that what is worked out for it can be remembered."""
+
+    name: str
+    model_type: str
+    hidden: int
+    vocab: int
+    layers: tuple[Layer, ...]
+    tied: bool = False
+    norm: Norm = "rms"  # the last norm
+    final_norm: bool = True
+    head_bias: bool = False
+    positions: int = 0  # rows of a learned position table
+    embedding_width: int | None = None  # OPT-350m: embeddings narrower than the layers
+    embedding_norm: bool = False  # BLOOM
+    logit_softcap: bool = False
+    residual_dropout: float = 0.0
+    extra_parameters: int = 0  # in the checkpoint, outside the language model: vision and audio towers
+    extra_name: str = ""
+    max_context: int | None = None
+    dtype: str = "bf16"  # as published
+    quantization: str = "none"  # as published
+    nominal: int | None = None  # the count that a size class is called by
+    source: str = ""
+    stored: tuple[StoredTensor, ...] | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def kinds(self) -> tuple[tuple[Layer, int], ...]:
+        """The distinct layers with how many there are of each, in order of first appearance."""
+        return tuple(Counter(self.layers).items())

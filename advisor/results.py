@@ -1,0 +1,181 @@
+"""What the advisor answers with: an estimate, a step, a plan. All sizes are bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+PHASES = ("load", "forward", "backward", "step", "eval", "save", "prefill", "decode")
+
+# The parts of a budget, in the order they are shown.
+PARTS = ("weights", "adapter-weights", "kv-cache", "recurrent-state", "gradients", "optimizer-state", "master-weights",
+         "activations", "logits-and-loss", "step-temporaries", "gathered-parameters", "communication-buffers",
+         "cublas-workspace", "allocator-slack", "cuda-graphs", "cuda-context")  # fmt: skip
+
+
+class Part(NamedTuple):
+    """One named part of the memory at the peak.
+
+    ``formula`` is the arithmetic with its numbers put in. It may be a function without arguments,
+    called only when the text is shown: a search makes thousands of estimates and reads none of it.
+    """
+
+    name: str
+    bytes: int
+    formula: str | Callable[[], str] = ""
+    source: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        formula = self.formula if isinstance(self.formula, str) else self.formula()
+        return {"name": self.name, "bytes": self.bytes, "formula": formula, "source": self.source}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The memory of one job on its fullest GPU, in bytes.
+
+    ``allocated`` is torch's ``max_memory_allocated``, ``reserved`` its ``max_memory_reserved``,
+    ``device`` what nvidia-smi shows for the process; ``low`` and ``high`` bound ``device``.
+    ``parts`` add up to ``device`` at ``peak_phase``; ``phases`` are the allocated peaks.
+    """
+
+    allocated_bytes: int
+    reserved_bytes: int
+    device_bytes: int
+    low_bytes: int
+    high_bytes: int
+    fits: bool
+    peak_phase: str | None
+    phases: dict[str, int]
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "allocated_bytes": self.allocated_bytes,
+            "reserved_bytes": self.reserved_bytes,
+            "device_bytes": self.device_bytes,
+            "low_bytes": self.low_bytes,
+            "high_bytes": self.high_bytes,
+            "fits": self.fits,
+            "peak_phase": self.peak_phase,
+            "phases": dict(self.phases),
+            "parts": [part.to_dict() for part in self.parts],
+        }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step costs: a factor on the time per sample (1.2 is 20 % slower), quality, and hardware."""
+
+    speed_low: float = 1.0
+    speed_high: float = 1.0
+    speed_source: str = ""
+    quality: Literal["none", "small", "real"] = "none"
+    gpus: int = 0
+    host_bytes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "speed": {"low": self.speed_low, "high": self.speed_high, "source": self.speed_source},
+            "quality": self.quality,
+            "hardware": {"gpus": self.gpus, "host_bytes": self.host_bytes},
+        }
+
+
+@dataclass(frozen=True)
+class Step:
+    """One remedy applied: the keys it changed, and the device bytes before and after."""
+
+    rule: str
+    name: str
+    title: str
+    change: dict[str, tuple[Any, Any]]
+    before_bytes: int
+    after_bytes: int
+    cost: Cost
+    why: str
+    how: dict[str, str]
+    needed: bool = True
+
+    @property
+    def saved_bytes(self) -> int:
+        return self.before_bytes - self.after_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "rule": self.rule,
+            "name": self.name,
+            "title": self.title,
+            "change": {key: list(pair) for key, pair in self.change.items()},
+            "before_bytes": self.before_bytes,
+            "after_bytes": self.after_bytes,
+            "saved_bytes": self.saved_bytes,
+            "cost": self.cost.to_dict(),
+            "why": self.why,
+            "how": dict(self.how),
+            "needed": self.needed,
+        }
+
+
+class Skip(NamedTuple):
+    """A rule that the walk came to and did not apply, with the reason."""
+
+    rule: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Final:
+    """The settings that a plan ends with, and their estimate."""
+
+    job: dict[str, Any]
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer to one request."""
+
+    verdict: Literal["fits", "fits-after-changes", "does-not-fit"]
+    job: dict[str, Any]  # every key, resolved
+    asked: dict[str, Any]  # the keys that the user gave
+    gpu: dict[str, Any]
+    model: dict[str, Any]
+    total_bytes: int
+    usable_bytes: int
+    initial: Estimate
+    steps: tuple[Step, ...] = ()
+    skipped: tuple[Skip, ...] = ()
+    final: Final | None = None
+    alternatives: tuple[dict[str, Any], ...] = ()
+    missing: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return {"fits": 0, "fits-after-changes": 1, "does-not-fit": 3}[self.verdict]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "verdict": self.verdict,
+            "job": self.job,
+            "gpu": self.gpu,
+            "model": self.model,
+            "budget": {"total_bytes": self.total_bytes, "usable_bytes": self.usable_bytes},
+            "initial": self.initial.to_dict(),
+            "steps": [step.to_dict() for step in self.steps],
+            "skipped": [skip._asdict() for skip in self.skipped],
+            "final": self.final and {"job": self.final.job, "estimate": self.final.estimate.to_dict()},
+            "alternatives": list(self.alternatives),
+            "missing": self.missing,
+            "notes": list(self.notes),
+        }
+
+    def _repr_markdown_(self) -> str:
+        from advisor.render.markdown import render
+
+        return render(self)

@@ -1,0 +1,94 @@
+"""A job with every key decided: the model, the card and the engine looked up, the defaults filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from advisor.engines import Engine
+from advisor.errors import RequestError
+from advisor.hardware import Gpu
+from advisor.job import Job
+from advisor.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What an estimate is made of. Names as in ``Job``; sizes in bytes, lengths in tokens."""
+
+    asked: Job
+    gpu: Gpu
+    model: Model
+    engine: Engine
+    task: str  # train or infer
+    gpus: int
+    max_gpus: int
+    nodes: int
+    free: int | None
+    memory_fraction: float | None
+    batch: int
+    seq: int
+    prompt: int
+    accumulation: int
+    precision: str
+    quantization: str
+    kv_precision: str
+    method: str
+    lora_rank: int
+    lora_targets: tuple[str, ...]
+    lora_dropout: float
+    adapter_precision: str
+    optimizer: str
+    checkpointing: str
+    attention: str  # the kernel that runs: flash, efficient, math or eager
+    loss: str
+    zero: int
+    sharding: str
+    tp: int
+    pp: int
+    cp: int
+    ep: int
+    offload: tuple[str, ...]
+    offload_layers: int | None
+    host_ram: int | None
+    engine_version: str | None
+    compile: bool
+    estimator: str
+    confidence: float
+    keep: tuple[str, ...]
+    min_seq: int
+    min_batch: int
+    policy: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def data_parallel(self) -> int:
+        """Training: GPUs that hold a copy (or a ZeRO shard of one) of the model and see different sequences."""
+        return self.gpus // (self.tp * self.pp * self.cp)
+
+    @property
+    def global_batch(self) -> int:
+        return self.batch * self.accumulation * (self.data_parallel if self.task == "train" else 1)
+
+    @property
+    def usable_bytes(self) -> int:
+        """What the job may take of one card: usable memory, or what is free, or the engine's share of the total."""
+        limits = [self.gpu.usable_bytes if self.free is None else self.free]
+        if self.memory_fraction is not None:
+            limits.append(int(self.memory_fraction * self.gpu.total_bytes))
+        return min(limits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key of the job as decided, in plain JSON values; ``Job(**that)`` is the same job again."""
+        from advisor.vocabulary import KEYS
+
+        given = {name: getattr(self.asked, name) for name in ("train", "infer")}
+        rest = {key.name: getattr(self, key.name) for key in KEYS if key.name not in ("gpu", "engine", *given)}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in rest.items()}
+        job = {"gpu": self.asked.gpu, "engine": self.engine.name, **given, **plain}
+        return {key.name: job[key.name] for key in KEYS}
+
+
+def resolve(job: Job) -> Workload:
+    """Look everything up, fill the defaults in, refuse what contradicts itself. Raises RequestError."""
+    raise RequestError("not built yet")
