@@ -1,0 +1,230 @@
+"""Names to cards, models and engines, as catalog/*.jsonl lists them.
+
+A record is a line, and only the lines that may hold a name are parsed. Names are compared squeezed:
+lower case, letters and digits only. The same is done to the bytes of the whole file, which leaves
+its quotes and line ends in place, so that a quoted name is found by a plain search.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from advisor.data import data_folder
+from advisor.engines import Engine
+from advisor.errors import RequestError
+from advisor.hardware import Gpu
+from advisor.model import Model
+from advisor.vocabulary import ENGINES
+
+MIB = 2**20
+# Median of nvidia-smi's total less the runtime's over the NVIDIA cards where both were seen; a test recomputes it.
+DRIVER_RESERVE_MIB = 447
+MOST_NAMED = 8  # in one message
+
+KEPT = b'abcdefghijklmnopqrstuvwxyz0123456789/"\n'
+SQUEEZED_OUT = bytes(set(range(256)) - set(KEPT))
+# What a driver or a shop puts around a card's name
+BRAND = re.compile(r"\b(?:nvidia|geforce|tesla|amd|radeon|instinct|intel|apple|gpu|hbm\d?e?)\b")
+UNIT = re.compile(r"(?<=\d)\s*gi?b\b")
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What the catalogue says of a model besides its shape. Parameters are counts, ``context`` is in tokens."""
+
+    slug: str
+    hf_id: str | None
+    family: str
+    published: int | None
+    nominal: int | None
+    difference: str | None
+    context: int | None
+    license: str | None
+    source: str
+    aliases: tuple[str, ...] = ()
+
+
+def squeeze(name: str) -> str:
+    """The form in which names are compared; a slash stays, because it separates owner and model.
+
+    >>> squeeze("meta-llama/Llama-3.1-8B")
+    'metallama/llama318b'
+    """
+    return re.sub("[^a-z0-9/]", "", name.lower())
+
+
+def find_gpu(name: str) -> Gpu:
+    """The card of that slug, alias or product name; ``24GB`` is a card sold as that; ``auto`` is the local one."""
+    if name.strip().lower() == "auto":
+        from advisor.local_gpu import local_gpu
+
+        return local_gpu()
+    return _find_gpu(name)
+
+
+@lru_cache(maxsize=256)
+def _find_gpu(name: str) -> Gpu:
+    size = re.fullmatch(r"\s*(\d{1,7}(?:\.\d{1,3})?)\s*([gm])i?b\s*", name.lower(), re.ASCII)
+    if size:
+        return _sold_as(name.strip(), round(float(size[1]) * (1024 if size[2] == "g" else 1)))
+    spellings = _gpu_spellings(name)
+    record = _lookup("gpus", spellings)
+    if record is None:
+        raise _unknown("GPU", "gpus", name, spellings, "A size such as 24GB works too; `advise gpus` lists all")
+    return _gpu(record)
+
+
+def gpus(text: str = "") -> list[Gpu]:
+    """The cards that every word of ``text`` fits: slug, name, vendor, architecture or size (``24GB``)."""
+    fits = _filter(text)
+    return [gpu for gpu in map(_gpu, _records("gpus"))
+            if fits(gpu.slug, gpu.name, gpu.vendor, gpu.architecture, f"{gpu.marketed_gb:g}GB", *gpu.aliases)]  # fmt: skip
+
+
+def find_model(name: str) -> Model:
+    """The model of that slug, alias or Hugging Face id, with or without its owner."""
+    return _find_model(name)
+
+
+@lru_cache(maxsize=64)
+def _find_model(name: str) -> Model:
+    from advisor.model_files.config import model_from_config
+
+    record = _lookup("models", [squeeze(name)])
+    if record is None:
+        raise _unknown("model", "models", name, [squeeze(name)], "A folder or a config.json works too; `advise models` lists all")
+    model = model_from_config(record["config"], record["slug"])
+    return replace(model, nominal=record.get("nominal"), max_context=record.get("context"), source=record["source"])
+
+
+def is_model_name(name: str) -> bool:
+    """Whether the catalogue has a model of that name. Makes no model."""
+    return _lookup("models", [squeeze(name)]) is not None
+
+
+def models(text: str = "") -> list[ModelRecord]:
+    """The models that every word of ``text`` fits: slug, Hugging Face id, family or alias."""
+    fits = _filter(text)
+    return [model for model in map(_model_record, _records("models"))
+            if fits(model.slug, model.hf_id or "", model.family, *model.aliases)]  # fmt: skip
+
+
+@lru_cache(maxsize=32)
+def find_engine(name: str) -> Engine:
+    """The habits of that engine."""
+    record = _lookup("engines", [squeeze(name)])
+    if record is None:
+        raise _unknown("engine", "engines", name, [squeeze(name)], f"They are {', '.join(ENGINES)}")
+    return Engine(**{**record, "notes": tuple(record.get("notes", ()))})
+
+
+def _gpu(record: Record) -> Gpu:
+    rest = {key: value for key, value in record.items() if key not in ("total_mib", "usable_mib", "aliases")}
+    return Gpu(total_bytes=record["total_mib"] * MIB, usable_bytes=record["usable_mib"] * MIB,
+               aliases=tuple(record.get("aliases", ())), **rest)  # fmt: skip
+
+
+def _model_record(record: Record) -> ModelRecord:
+    keys = ("hf_id", "published", "nominal", "difference", "context", "license")
+    return ModelRecord(slug=record["slug"], family=record["family"], source=record["source"],
+                       aliases=tuple(record.get("aliases", ())), **{key: record.get(key) for key in keys})  # fmt: skip
+
+
+def _sold_as(name: str, mib: int) -> Gpu:
+    if not 1024 <= mib <= 2048 * 1024:
+        raise RequestError(f"no card is sold as {name}: a size from 1GB to 2048GB, or a name of `advise gpus`")
+    return Gpu(
+        slug=name,
+        name=f"a card sold as {name}",
+        vendor="",
+        marketed_gb=mib / 1024,
+        total_bytes=mib * MIB,
+        usable_bytes=(mib - DRIVER_RESERVE_MIB) * MIB,
+        source="median over the NVIDIA cards of the catalogue whose usable memory was seen",
+        note=f"{mib / 1024:g} GiB less {DRIVER_RESERVE_MIB} MiB, what the driver usually keeps; bf16 is taken for granted",
+    )
+
+
+def _gpu_spellings(name: str) -> list[str]:
+    bare = BRAND.sub("", name.lower())
+    return list(dict.fromkeys((squeeze(name), squeeze(bare), squeeze(UNIT.sub("", bare)))))
+
+
+@lru_cache(maxsize=8)
+def _read(kind: str) -> tuple[list[bytes], bytes]:
+    """The lines of a catalogue file, and the whole of it squeezed, with as many lines."""
+    content = (data_folder("catalog") / f"{kind}.jsonl").read_bytes()
+    return content.split(b"\n"), content.lower().translate(None, SQUEEZED_OUT)
+
+
+@lru_cache(maxsize=8)
+def _records(kind: str) -> tuple[Record, ...]:
+    return tuple(json.loads(line) for line in _read(kind)[0] if line)
+
+
+def _names(record: Record) -> set[str]:
+    """Every squeezed name of a record."""
+    hf_id = record.get("hf_id") or ""
+    given = (record.get("slug"), record.get("name"), hf_id, hf_id.rpartition("/")[2], *record.get("aliases", ()))
+    return {squeeze(name) for name in given if name}
+
+
+def _lookup(kind: str, spellings: Iterable[str]) -> Record | None:
+    lines, squeezed = _read(kind)
+    for spelling in filter(None, spellings):
+        for hit in re.finditer(b'["/]' + spelling.encode() + b'"', squeezed):
+            record: Record = json.loads(lines[squeezed.count(b"\n", 0, hit.start())])
+            if spelling in _names(record):
+                return record
+    return None
+
+
+def _filter(text: str) -> Any:
+    """A test of names: every word of the text begins one of their words, or one of them."""
+    wanted = text.lower().split()
+
+    def fits(*names: str) -> bool:
+        words = [word for name in names for word in (name.lower(), *re.split(r"[\s/_-]+", name.lower()))]
+        return all(any(word.startswith(want) for word in words) for want in wanted)
+
+    return fits
+
+
+def _unknown(what: str, kind: str, name: str, spellings: list[str], hint: str) -> RequestError:
+    """What to say of a name that is none: the members of the family it names, or the nearest names."""
+    shown = name if len(name) <= 60 else name[:57] + "..."
+    slugs = {record.get("slug") or record["name"]: _names(record) for record in _records(kind)}
+    family = _family(spellings, slugs)
+    if family:
+        return RequestError(f"{shown} is {_listed(family)}: say which")
+    from difflib import get_close_matches
+
+    owner = {key: slug for slug, keys in slugs.items() for key in keys}
+    near = dict.fromkeys(owner[key] for s in spellings for key in get_close_matches(s[:60], owner, 3))
+    question = f"did you mean {_listed(list(near)[:3])}?" if near else "none is like it."
+    return RequestError(f'no {what} "{shown}": {question} {hint}')
+
+
+def _family(spellings: list[str], slugs: Iterable[str]) -> list[str]:
+    """The slugs that go on where the name ends, at a word: v100 gives v100-16 and v100-32, not v100-16-pcie as well."""
+    members: list[str] = []
+    for slug in sorted(slugs, key=lambda slug: (len(slug), slug)):
+        words = slug.split("-")
+        begins = {squeeze("".join(words[:count])) for count in range(1, len(words))}
+        if begins & set(spellings) and not any(slug.startswith(f"{member}-") for member in members):
+            members.append(slug)
+    return members
+
+
+def _listed(names: list[str]) -> str:
+    """``a, b or c``."""
+    if len(names) > MOST_NAMED:
+        names = [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"]
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
