@@ -46,6 +46,7 @@ class Attention:
     fused: bool = False  # one projection makes q, k and v
     rotary: bool = True
     dropout: float = 0.0
+    softmax_fp32: bool = True  # eager attention's softmax; GPT-2 leaves it in the scores' type
     output_gate: bool = False  # Qwen3-Next: q_proj makes a gate of the same width too
 
     @property
@@ -109,6 +110,7 @@ class Layer:
     feed_forward: FeedForward | None
     arrangement: Arrangement = "pre"
     norm: Norm = "rms"
+    names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama: (Llama's, its own)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,14 @@ class Model:
     source: str = ""
     stored: tuple[StoredTensor, ...] | None = field(default=None, compare=False)
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.model_type, self.hidden, self.vocab, self.layers, self.dtype, self.quantization))
+
+    def __hash__(self) -> int:
+        """Worked out once: hundreds of layers are too many to hash for every look into a cache."""
+        return self._hash
 
     @cached_property
     def kinds(self) -> tuple[tuple[Layer, int], ...]:

@@ -1,0 +1,201 @@
+"""Every weight of a model with its shape, as transformers 5.23 stores it.
+
+The shapes matter beside their sum: the CUDA allocator rounds each tensor, an adapter is as wide as its matrix, and 4-bit formats
+leave everything but matrices alone. Sizes are counts of elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model, Norm
+
+Kind = Literal["linear", "expert", "norm", "bias", "router", "embedding", "head", "other"]
+
+
+class Weight(NamedTuple):
+    """One tensor; vectors have one column, fused experts are one tensor with the rows of all of them."""
+
+    name: str  # within its layer, as transformers calls it
+    rows: int
+    cols: int
+    kind: Kind
+    copies: int = 1
+
+    @property
+    def elements(self) -> int:
+        return self.rows * self.cols * self.copies
+
+
+@lru_cache(maxsize=4096)
+def layer_weights(layer: Layer, hidden: int) -> tuple[Weight, ...]:
+    """The weights of one decoder layer."""
+    weights = [*_mixer(layer, hidden), *_feed_forward(layer, hidden), *_layer_norms(layer, hidden)]
+    own = dict(layer.names)
+    return tuple(weight._replace(name=_renamed(weight.name, own)) for weight in weights)
+
+
+@lru_cache(maxsize=1024)
+def outer_weights(model: Model) -> tuple[Weight, ...]:
+    """The weights outside the layers: embedding, positions, last norm, and the head when it is not the embedding."""
+    width = model.embedding_width or model.hidden
+    weights = [Weight("embed_tokens", model.vocab, width, "embedding")]
+    if model.positions:
+        weights.append(Weight("embed_positions", model.positions, model.hidden, "embedding"))
+    if width != model.hidden:
+        weights += [Weight("project_in", model.hidden, width, "linear"), Weight("project_out", width, model.hidden, "linear")]
+    if model.embedding_norm:
+        weights += _norm("embedding_norm", model.hidden, model.norm)
+    if model.final_norm:
+        weights += _norm("norm", model.hidden, model.norm)
+    if not model.tied:
+        weights.append(Weight("lm_head", model.vocab, width, "head"))
+    if model.head_bias:
+        weights.append(Weight("lm_head.bias", model.vocab, 1, "bias"))
+    return tuple(weights)
+
+
+@lru_cache(maxsize=1024)
+def parameter_count(model: Model) -> int:
+    """Unique trainable parameters: a tied head counts once, buffers do not count."""
+    layers = sum(many * _elements(layer_weights(layer, model.hidden)) for layer, many in model.kinds)
+    return layers + _elements(outer_weights(model)) + model.extra_parameters
+
+
+@lru_cache(maxsize=1024)
+def active_parameters(model: Model) -> int:
+    """Parameters that take part in one token: of the experts, those that the router picks."""
+    idle = 0
+    for layer, many in model.kinds:
+        if isinstance(layer.feed_forward, Experts):
+            experts = sum(weight.elements for weight in layer_weights(layer, model.hidden) if weight.kind == "expert")
+            idle += many * experts // layer.feed_forward.count * (layer.feed_forward.count - layer.feed_forward.active)
+    return parameter_count(model) - idle
+
+
+def _elements(weights: tuple[Weight, ...]) -> int:
+    return sum(weight.elements for weight in weights)
+
+
+def _renamed(name: str, own: dict[str, str]) -> str:
+    """The family's own name of a module; a trailing ``.bias`` stays."""
+    module, dot, tail = name.partition(".bias")
+    return own.get(module, module) + dot + tail
+
+
+def _linear(name: str, rows: int, cols: int, bias: bool) -> Iterator[Weight]:
+    yield Weight(name, rows, cols, "linear")
+    if bias:
+        yield Weight(f"{name}.bias", rows, 1, "bias")
+
+
+def _norm(name: str, width: int, norm: Norm) -> Iterator[Weight]:
+    if norm != "none":
+        yield Weight(name, width, 1, "norm")
+    if norm == "layer":
+        yield Weight(f"{name}.bias", width, 1, "norm")
+
+
+def _mixer(layer: Layer, hidden: int) -> Iterator[Weight]:
+    mixer = layer.mixer
+    if isinstance(mixer, Attention):
+        yield from _attention(mixer, layer.norm, hidden)
+    elif isinstance(mixer, LatentAttention):
+        yield from _latent(mixer, layer.norm, hidden)
+
+
+def _attention(mixer: Attention, norm: Norm, hidden: int) -> Iterator[Weight]:
+    query, kv = mixer.query_width, mixer.kv_width
+    query_rows = 2 * query if mixer.output_gate else query
+    if mixer.fused:
+        yield from _linear("qkv_proj", query_rows + 2 * kv, hidden, mixer.bias)
+    else:
+        yield from _linear("q_proj", query_rows, hidden, mixer.bias)
+        yield from _linear("k_proj", kv, hidden, mixer.bias)
+        yield from _linear("v_proj", kv, hidden, mixer.bias)
+    yield from _linear("o_proj", hidden, query, mixer.out_bias)
+    if mixer.qk_norm == "head":
+        yield from _norm("q_norm", mixer.head_dim, norm)
+        yield from _norm("k_norm", mixer.head_dim, norm)
+    elif mixer.qk_norm == "projection":
+        yield from _norm("q_norm", query, norm)
+        yield from _norm("k_norm", kv, norm)
+    elif mixer.qk_norm == "per-head":
+        yield Weight("q_norm", mixer.heads, mixer.head_dim, "norm")
+        yield Weight("k_norm", mixer.kv_heads, mixer.head_dim, "norm")
+    if mixer.sinks:
+        yield Weight("sinks", mixer.heads, 1, "other")
+
+
+def _latent(mixer: LatentAttention, norm: Norm, hidden: int) -> Iterator[Weight]:
+    query = mixer.heads * (mixer.nope_dim + mixer.rope_dim)
+    if mixer.query_rank is None:
+        yield Weight("q_proj", query, hidden, "linear")
+    else:
+        yield Weight("q_a_proj", mixer.query_rank, hidden, "linear")
+        yield from _norm("q_a_layernorm", mixer.query_rank, norm)
+        yield Weight("q_b_proj", query, mixer.query_rank, "linear")
+    yield Weight("kv_a_proj_with_mqa", mixer.kv_rank + mixer.rope_dim, hidden, "linear")
+    yield from _norm("kv_a_layernorm", mixer.kv_rank, norm)
+    yield Weight("kv_b_proj", mixer.heads * (mixer.nope_dim + mixer.value_dim), mixer.kv_rank, "linear")
+    yield Weight("o_proj", hidden, mixer.heads * mixer.value_dim, "linear")
+
+
+def _feed_forward(layer: Layer, hidden: int) -> Iterator[Weight]:
+    part = layer.feed_forward
+    if isinstance(part, Mlp):
+        yield from _mlp("", part, hidden)
+    elif isinstance(part, Experts):
+        yield from _experts(part, hidden)
+
+
+def _mlp(prefix: str, part: Mlp, hidden: int) -> Iterator[Weight]:
+    if part.gated and part.fused:
+        yield from _linear(f"{prefix}gate_up_proj", 2 * part.width, hidden, part.bias)
+    elif part.gated:
+        yield from _linear(f"{prefix}gate_proj", part.width, hidden, part.bias)
+        yield from _linear(f"{prefix}up_proj", part.width, hidden, part.bias)
+    else:
+        yield from _linear(f"{prefix}up_proj", part.width, hidden, part.bias)
+    yield from _linear(f"{prefix}down_proj", hidden, part.width, part.bias)
+
+
+def _experts(part: Experts, hidden: int) -> Iterator[Weight]:
+    into = 2 * part.width if part.gated else part.width
+    first = "experts.gate_up_proj" if part.gated else "experts.up_proj"
+    yield Weight(first, part.count * into, hidden, "expert")
+    yield Weight("experts.down_proj", part.count * hidden, part.width, "expert")
+    if part.bias:
+        yield Weight(f"{first}_bias", part.count * into, 1, "expert")
+        yield Weight("experts.down_proj_bias", part.count * hidden, 1, "expert")
+    yield Weight("gate", part.count, hidden, "router")
+    if part.router_bias:
+        yield Weight("gate.bias", part.count, 1, "bias")
+    if part.shared_width:
+        yield from _mlp("shared_experts.", Mlp(part.shared_width, part.gated), hidden)
+    if part.shared_gate:
+        yield Weight("shared_expert_gate", 1, hidden, "linear")
+    if part.beside:
+        yield from _mlp("residual_mlp.", Mlp(part.beside, part.gated), hidden)
+
+
+_BEFORE_OR_AFTER = {  # arrangement -> the norms that go with the mixer, those that go with the feed-forward part
+    "pre": (("input_layernorm",), ("post_attention_layernorm",)),
+    "sandwich": (
+        ("input_layernorm", "post_attention_layernorm"),
+        ("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    ),
+    "post": (("post_attention_layernorm",), ("post_feedforward_layernorm",)),
+    "parallel": (("input_layernorm",), ()),
+    "parallel2": (("input_layernorm",), ("post_attention_layernorm",)),
+}
+
+
+def _layer_norms(layer: Layer, hidden: int) -> Iterator[Weight]:
+    of_mixer, of_feed_forward = _BEFORE_OR_AFTER[layer.arrangement]
+    for name in (*(of_mixer if layer.mixer else ()), *(of_feed_forward if layer.feed_forward else ())):
+        yield from _norm(name, hidden, layer.norm)
+    if isinstance(layer.feed_forward, Experts) and layer.feed_forward.beside:
+        yield from _norm("residual_layernorm", hidden, layer.norm)

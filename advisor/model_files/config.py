@@ -1,0 +1,289 @@
+"""A Hugging Face ``config.json`` to facts.
+
+A key that a config leaves out has the default of the transformers configuration class of its ``model_type``. What is not understood
+and could change memory is refused by name, never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from advisor.errors import RequestError
+from advisor.model import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer, Mlp, Model
+from advisor.model_files.families import FAMILIES, Family, Rule
+from advisor.model_files.quantized import published_quantization
+
+_LARGEST = 2**40  # no size of a model comes near it
+_MOST_LAYERS = 4096
+_STRUCTURAL = re.compile(r"_(layers|experts|heads|dim|rank|size|window)$")
+# Keys of every transformers configuration that end like a structural one and are settings of a run.
+_HARMLESS = {"chunk_size_feed_forward", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"}
+_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "half": "fp16", "float": "fp32"}
+_ACTIVATIONS: dict[str, Any] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu-new",
+    "gelu_fast": "gelu-new",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "relu": "relu",
+    "relu2": "relu2",
+    "xielu": "xielu",
+}
+
+
+class _Config:
+    """A config's keys in Llama's spelling, checked as they are read."""
+
+    def __init__(self, config: Mapping[str, Any], family: Family) -> None:
+        self.model_type = config["model_type"]
+        self._written = {family.aliases.get(key, key): key for key in config if key not in family.aliases.values()}
+        self._written = {key: key for key in config if key in family.aliases.values()} | self._written
+        self._values = dict(family.defaults) | {key: config[written] for key, written in self._written.items()}
+        self._read = set(family.harmless) | _HARMLESS
+
+    def get(self, key: str) -> Any:
+        """The value as it stands, or None."""
+        self._read.add(key)
+        return self._values.get(key)
+
+    def fail(self, key: str, why: str) -> RequestError:
+        written = self._written.get(key, key)
+        return RequestError(f"{self.model_type}: {written} {why}")
+
+    def count(self, key: str) -> int:
+        """A whole number of at least 1."""
+        value = self.optional(key)
+        if value is None:
+            raise self.fail(key, "is missing from the config")
+        return value
+
+    def optional(self, key: str, least: int = 1) -> int | None:
+        """A whole number, or None where the config has null or nothing."""
+        value = self.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.fail(key, f"must be a whole number, not {_shown(value)}")
+        if not least <= value <= _LARGEST:
+            raise self.fail(key, f"must be between {least} and 2**40, not {_shown(value)}")
+        return value
+
+    def says(self, rule: Rule) -> bool:
+        """A fact of the family, or what the config says under that key."""
+        if isinstance(rule, bool):
+            return rule
+        value = self.get(rule)
+        if value is not None and not isinstance(value, bool):
+            raise self.fail(rule, f"must be true or false, not {_shown(value)}")
+        return bool(value)
+
+    def share(self, key: str) -> float:
+        """A probability; nothing and null are 0."""
+        value = self.get(key)
+        if value is None:
+            return 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise self.fail(key, f"must be between 0 and 1, not {_shown(value)}")
+        return float(value)
+
+    def each(self, key: str, length: int | None = None) -> list[Any]:
+        """A list, empty where the config has null or nothing."""
+        value = self.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or (length is not None and len(value) != length):
+            raise self.fail(key, f"must be a list{f' of {length}, one for each layer' if length else ''}, not {_shown(value)}")
+        return value
+
+    def refuse_unread(self) -> None:
+        """Stop at a key that nobody read and that looks as if it changed the shape of the model."""
+        for key, written in self._written.items():
+            value = self._values[key]
+            if key not in self._read and _STRUCTURAL.search(written) and value is not None and value != 0:
+                raise self.fail(key, f"= {_shown(value)} is not understood, and it looks as if it changed the model's size")
+
+
+def model_from_config(config: Mapping[str, Any], name: str) -> Model:
+    """The facts of the model that a Hugging Face config describes."""
+    model_type = config.get("model_type") if isinstance(config, Mapping) else None
+    if not isinstance(model_type, str):
+        raise RequestError(f"{name}: not a Hugging Face model config, it has no model_type")
+    family = FAMILIES.get(model_type)
+    if family is None:
+        raise RequestError(f"{name}: {_unknown(model_type)}")
+    return _model(_Config(config, family), family, config, name)
+
+
+def _unknown(model_type: str) -> str:
+    near = get_close_matches(model_type[:80], FAMILIES, n=1, cutoff=0.4)
+    hint = f"; the nearest known is {near[0]}" if near else ""
+    return f"the model_type {_shown(model_type)} is not known{hint}"
+
+
+def _shown(value: object) -> str:
+    """The value on one line, short."""
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _model(keys: _Config, family: Family, config: Mapping[str, Any], name: str) -> Model:
+    for key, value in family.fixed.items():
+        if keys.get(key) not in (None, value):
+            raise keys.fail(key, f"= {_shown(keys.get(key))} is not estimated yet")
+    layers = keys.count("num_hidden_layers")
+    if layers > _MOST_LAYERS:
+        raise keys.fail("num_hidden_layers", f"must be at most {_MOST_LAYERS}, not {layers}")
+    windows, sparse = _windows(keys, family, layers), _sparse(keys, family, layers)
+    mixers = {window: _mixer(keys, family, window) for window in dict.fromkeys(windows)}
+    parts = {here: _experts(keys, family) if here else _mlp(keys, family) for here in dict.fromkeys(sparse)}
+    context = keys.optional("max_position_embeddings")
+    dtype, dtype_notes = _dtype(config)
+    model = Model(
+        name=name,
+        model_type=keys.model_type,
+        hidden=keys.count("hidden_size"),
+        vocab=keys.count("vocab_size"),
+        layers=tuple(
+            Layer(mixers[window], parts[here], family.arrangement, family.norm, family.names)
+            for window, here in zip(windows, sparse, strict=True)
+        ),
+        tied=keys.says("tie_word_embeddings"),
+        norm=family.norm,
+        positions=keys.count("max_position_embeddings") if family.positions else 0,
+        logit_softcap=keys.get("final_logit_softcapping") is not None,
+        residual_dropout=keys.share("resid_pdrop"),
+        max_context=context,
+        dtype=dtype,
+        quantization=published_quantization(config),
+        notes=dtype_notes,
+    )
+    for key in ("intermediate_size", "moe_intermediate_size", "sliding_window", "sliding_window_pattern", "max_window_layers"):
+        keys.get(key)  # belong to what this model does not use
+    keys.refuse_unread()
+    return model
+
+
+def _mixer(keys: _Config, family: Family, window: int | None) -> Mixer:
+    heads, hidden = keys.count("num_attention_heads"), keys.count("hidden_size")
+    if family.latent:
+        return LatentAttention(
+            heads=heads,
+            kv_rank=keys.count("kv_lora_rank"),
+            nope_dim=keys.count("qk_nope_head_dim"),
+            rope_dim=keys.count("qk_rope_head_dim"),
+            value_dim=keys.count("v_head_dim"),
+            query_rank=keys.optional("q_lora_rank"),
+            fp32_rotary=family.fp32_rotary,
+            window=window,
+        )
+    kv_heads = keys.optional("num_key_value_heads") or heads
+    if heads % kv_heads:
+        raise keys.fail("num_key_value_heads", f"= {kv_heads} does not divide the {heads} attention heads")
+    head_dim = keys.optional("head_dim")
+    if head_dim is None:
+        if hidden % heads:
+            raise keys.fail("hidden_size", f"= {hidden} is not a multiple of the {heads} attention heads")
+        head_dim = hidden // heads
+    return Attention(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        bias=keys.says(family.qkv_bias),
+        out_bias=keys.says(family.out_bias),
+        qk_norm=family.qk_norm,
+        window=window,
+        softcap=keys.get("attn_logit_softcapping") is not None,
+        sinks=family.sinks,
+        fused=family.fused_qkv,
+        rotary=family.rotary,
+        dropout=keys.share("attention_dropout"),
+    )
+
+
+def _mlp(keys: _Config, family: Family) -> Mlp:
+    activation = keys.get("hidden_act")
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise keys.fail("hidden_act", f"= {_shown(activation)} is not known")
+    return Mlp(
+        # GPT-2 and its kin: null means four times the hidden size
+        width=keys.optional("intermediate_size") or 4 * keys.count("hidden_size"),
+        gated=family.gated,
+        bias=keys.says(family.mlp_bias),
+        fused=family.fused_mlp,
+        activation=_ACTIVATIONS[activation],
+    )
+
+
+def _experts(keys: _Config, family: Family) -> FeedForward:
+    count, width = keys.count("num_experts"), keys.count(family.expert_width)
+    active = keys.count("num_experts_per_tok")
+    if active > count:
+        raise keys.fail("num_experts_per_tok", f"= {active} is more than the {count} experts")
+    shared = (
+        keys.optional("shared_expert_intermediate_size", least=0) or (keys.optional("n_shared_experts", least=0) or 0) * width
+    )
+    return Experts(
+        count=count,
+        active=active,
+        width=width,
+        gated=family.gated,
+        bias=family.expert_bias,
+        router_bias=family.router_bias,
+        shared_width=shared,
+        shared_gate=family.shared_gate and shared > 0,
+    )
+
+
+def _windows(keys: _Config, family: Family, layers: int) -> list[int | None]:
+    """The window of each layer; None where it sees everything."""
+    kinds = keys.each("layer_types", layers) if family.layer_types else []
+    window = keys.optional("sliding_window", least=0)
+    if "use_sliding_window" in family.defaults and not keys.says("use_sliding_window"):
+        window = None
+    if kinds:
+        wrong = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+        if wrong:
+            raise keys.fail("layer_types", f"has {_shown(wrong[0])}, which is not estimated yet")
+        windowed = [kind == "sliding_attention" for kind in kinds]
+    else:
+        windowed = [_WINDOWED[family.windows](keys, layer) for layer in range(layers)]
+    return [window if here and window else None for here in windowed]
+
+
+_WINDOWED: dict[str, Callable[[_Config, int], bool]] = {
+    "none": lambda keys, layer: False,
+    "every": lambda keys, layer: True,
+    "pattern": lambda keys, layer: (layer + 1) % keys.count("sliding_window_pattern") != 0,
+    "from-max": lambda keys, layer: layer >= (keys.optional("max_window_layers", least=0) or 0),
+    "below-max": lambda keys, layer: layer % 2 == 0 and layer < (keys.optional("max_window_layers", least=0) or 0),
+}
+
+
+def _sparse(keys: _Config, family: Family, layers: int) -> list[bool]:
+    """Whether each layer's feed-forward part is a mixture of experts."""
+    if family.sparse is None:
+        return [False] * layers
+    return [_SPARSE[family.sparse](keys, layer) for layer in range(layers)]
+
+
+_SPARSE: dict[str, Callable[[_Config, int], bool]] = {
+    "all": lambda keys, layer: True,
+    "after-dense": lambda keys, layer: layer >= (keys.optional("first_k_dense_replace", least=0) or 0),
+    "step": lambda keys, layer: (
+        layer not in keys.each("mlp_only_layers") and (layer + 1) % keys.count("decoder_sparse_step") == 0
+    ),
+}
+
+
+def _dtype(config: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    written = config.get("dtype", config.get("torch_dtype"))
+    if written is None:
+        return "fp32", ("The config names no dtype: fp32, PyTorch's own default.",)
+    dtype = _DTYPES.get(str(written).removeprefix("torch."))
+    if dtype is None:
+        raise RequestError(f"the dtype {_shown(written)} is not one of bfloat16, float16, float32")
+    return dtype, ()
