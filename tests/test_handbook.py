@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -433,6 +434,15 @@ def test_parts_add_up(job: dict[str, Any]) -> None:
     if job["estimator"] == "checklist":
         rest = sum(part.bytes for part in answer.parts[:-1])
         assert abs(answer.parts[-1].bytes - rest / 10) <= 5
+
+
+@given(JOBS)
+def test_shown_arithmetic_gives_the_part(job: dict[str, Any]) -> None:
+    """The formula that is shown, evaluated, is the part: whoever checks it by hand gets the same figure."""
+    for part in handbook.estimate(workload(**job)).parts:
+        assert isinstance(part.formula, str)
+        sum_text = re.sub("[A-Za-z]+", "", part.formula.replace("GPUs", "")).replace("×", "*").replace("1024³", "1024**3")
+        assert eval(sum_text) == pytest.approx(part.bytes / GB, rel=1e-8, abs=5 / GB), part
 
 
 @given(JOBS, st.sampled_from(["batch", "seq"]))

@@ -142,11 +142,11 @@ def _terms(w: Workload) -> Iterator[Term]:
     if w.estimator == "checklist":
         terms.append(_per_token(w, "input-data", INPUT_FACTOR[w.task], layered=False))
     share, fixed = OVERHEAD[w.task]
-    terms.append(Term("system-overhead", share * terms[0].gb + fixed, f"{share:g} × {terms[0].gb:.6g} + {fixed}"))
+    terms.append(Term("system-overhead", share * terms[0].gb + fixed, f"{share:g} × {terms[0].gb:.10g} + {fixed}"))
     yield from terms
     if w.estimator == "checklist":
         together = sum(term.gb for term in terms)
-        yield Term("safety-margin", MARGIN * together, f"{MARGIN:g} × {together:.6g}")
+        yield Term("safety-margin", MARGIN * together, f"{MARGIN:g} × {together:.10g}")
 
 
 def _share_of_model(w: Workload, name: str, factor: float, *, zero_stage: int) -> Term:
@@ -154,7 +154,7 @@ def _share_of_model(w: Workload, name: str, factor: float, *, zero_stage: int) -
     size, count = bytes_per_value(w), billions(w)
     sharded = w.task == "train" and w.zero >= zero_stage
     gpus = _model_split(w) * (w.data_parallel if sharded else 1)
-    formula = f"{count:.12g} billion × {size:g} bytes" + (f" × {factor:.4g}" if factor != 1 else "")
+    formula = f"{count:.12g} billion × {size:g} bytes" + (f" × {factor:.10g}" if factor != 1 else "")
     return Term(name, count * size * factor / gpus, formula + (f" / {gpus} GPUs" if gpus > 1 else ""))
 
 
