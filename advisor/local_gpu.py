@@ -7,7 +7,8 @@ would take memory that the answer is about.
 from __future__ import annotations
 
 import subprocess
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from advisor.catalog import DRIVER_RESERVE_MIB, MIB, find_gpu
 from advisor.errors import RequestError
@@ -15,7 +16,9 @@ from advisor.hardware import Gpu
 
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits")
 TIMEOUT_SECONDS = 10
-# The same card shows up to 6.25 % less with ECC on GDDR6, and a driver generation moves it by 1-2 %.
+# Driver generations show totals up to 1.4 % apart (V100: 16160 or 16384 MiB) with the same usable memory;
+# ECC on GDDR6 takes 6.25 % of both. What is further off is another card of the same name.
+SAME_TOTAL = 0.03
 SAME_CARD = 0.10
 
 
@@ -37,7 +40,7 @@ def local_gpu() -> Gpu:
 
 def _by_nvml() -> list[Seen]:
     try:
-        import pynvml
+        import pynvml  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         return []
     try:
@@ -50,10 +53,10 @@ def _by_nvml() -> list[Seen]:
         return []  # no driver, or a card that it does not know: nvidia-smi may still
 
 
-def _asked(pynvml: object, index: int) -> Seen:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]
-    name = pynvml.nvmlDeviceGetName(handle)  # type: ignore[attr-defined]
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]
+def _asked(pynvml: Any, index: int) -> Seen:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    name = pynvml.nvmlDeviceGetName(handle)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     # bytes up to nvidia-ml-py 11.5
     return Seen(name.decode() if isinstance(name, bytes) else str(name), memory.total // MIB, memory.free // MIB)
 
@@ -77,9 +80,15 @@ def _as_gpu(seen: Seen, cards: int) -> Gpu:
     found = f"found here: {seen.name}, {seen.total_mib:,} MiB, {seen.free_mib:,} MiB free now{others}"
     listed = _listed(seen)
     if listed:
-        from dataclasses import replace
-
-        return replace(listed, note=found + (f"; {listed.note}" if listed.note else ""))
+        lost = listed.total_bytes - seen.total_mib * MIB
+        if not seen.total_mib or lost <= SAME_TOTAL * listed.total_bytes:
+            lost = 0
+        return replace(
+            listed,
+            total_bytes=listed.total_bytes - lost,
+            usable_bytes=listed.usable_bytes - lost,
+            note=found + (f"; {listed.note}" if listed.note else ""),
+        )
     if seen.total_mib <= DRIVER_RESERVE_MIB:
         raise RequestError(f"the driver does not say how much memory {seen.name} has; name a size with --gpu, such as 24GB")
     return Gpu(
