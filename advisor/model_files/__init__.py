@@ -1,1 +1,88 @@
 """A model from files on the disk: config.json and safetensors headers. Never the network, never the weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from advisor.errors import RequestError
+from advisor.model import Model, StoredTensor
+from advisor.model_files.files import read_json_file, shown
+from advisor.model_files.safetensors import read_header, read_index
+
+MOST_CONFIG_BYTES = 16 * 2**20
+CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
+SHARD = re.compile(r"-\d+-of-\d+$")
+# What a config calls the dtypes that a model is computed in
+CONFIG_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+def read_model(path: str | Path) -> Model:
+    """The model of a folder, a config.json, a *.safetensors file with its config beside it, or an index of such files."""
+    config_path, stored = _parts(Path(path))
+    config = read_json_file(config_path, MOST_CONFIG_BYTES)
+    if stored and not (config.get("dtype") or config.get("torch_dtype")):
+        config = {**config, "dtype": _main_dtype(stored)}
+    from advisor.model_files.config import model_from_config
+
+    model = model_from_config(config, _name(config_path))
+    return replace(model, stored=stored, source=shown(config_path))
+
+
+def _parts(path: Path) -> tuple[Path, tuple[StoredTensor, ...] | None]:
+    """Where the config is, and the tensors if the path leads to any."""
+    if path.suffix.lower() == ".gguf":
+        raise RequestError(f"{shown(path)}: GGUF is not read yet; name the model, or the folder of its safetensors files")
+    if os.path.isdir(path):
+        return path / CONFIG, _stored_in(path)
+    if path.name.endswith(".index.json"):
+        return _beside(path), read_index(path)
+    if path.suffix == ".safetensors":
+        return _beside(path), _stored_with(path)
+    if path.suffix == ".json":
+        return path, None
+    raise RequestError(f"{shown(path)} is no model folder, config.json or *.safetensors file")
+
+
+def _stored_in(folder: Path) -> tuple[StoredTensor, ...] | None:
+    if not os.path.exists(folder / CONFIG):
+        raise RequestError(f"{shown(folder)} has no {CONFIG}")
+    if os.path.exists(folder / INDEX):
+        return read_index(folder / INDEX)
+    return read_header(folder / WEIGHTS) if os.path.exists(folder / WEIGHTS) else None
+
+
+def _stored_with(path: Path) -> tuple[StoredTensor, ...]:
+    """The tensors of the checkpoint that a file is, or is a part of."""
+    if path.name == WEIGHTS:
+        return read_header(path)
+    index = path.with_name(INDEX)
+    if os.path.exists(index):
+        return read_index(index)
+    if SHARD.search(path.stem):
+        raise RequestError(f"{shown(path)} is a part of a checkpoint; it needs the {INDEX} beside it")
+    return read_header(path)
+
+
+def _beside(path: Path) -> Path:
+    config = path.with_name(CONFIG)
+    if os.path.exists(path) and not os.path.exists(config):
+        raise RequestError(f"{shown(path)} needs the {CONFIG} of its model beside it")
+    return config
+
+
+def _name(config: Path) -> str:
+    """The folder's name; a config under another name than config.json is called as it is."""
+    return config.absolute().parent.name or "model" if config.name == CONFIG else config.stem
+
+
+def _main_dtype(stored: tuple[StoredTensor, ...]) -> str | None:
+    """The float dtype that most elements have, as a config writes it."""
+    elements = Counter[str]()
+    for tensor in stored:
+        if tensor.dtype in CONFIG_DTYPES:
+            elements[tensor.dtype] += tensor.elements
+    return CONFIG_DTYPES[elements.most_common(1)[0][0]] if elements else None
