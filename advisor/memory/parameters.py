@@ -80,7 +80,9 @@ def _elements(weights: tuple[Weight, ...]) -> int:
 
 
 def _renamed(name: str, own: dict[str, str]) -> str:
-    """The family's own name of a module; a trailing ``.bias`` stays."""
+    """The family's own name of a tensor or its module; a trailing ``.bias`` stays."""
+    if name in own:
+        return own[name]
     module, dot, tail = name.partition(".bias")
     return own.get(module, module) + dot + tail
 
@@ -160,6 +162,8 @@ def _mlp(prefix: str, part: Mlp, hidden: int) -> Iterator[Weight]:
     else:
         yield from _linear(f"{prefix}up_proj", part.width, hidden, part.bias)
     yield from _linear(f"{prefix}down_proj", hidden, part.width, part.bias)
+    if part.activation == "xielu":  # two learned scalars
+        yield from (Weight(f"{prefix}act_fn.{name}", 1, 1, "other") for name in ("alpha_p", "alpha_n"))
 
 
 def _experts(part: Experts, hidden: int) -> Iterator[Weight]:

@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 from advisor.errors import RequestError
 from advisor.model import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer, Mlp, Model
-from advisor.model_files.families import FAMILIES, Family, Rule
+from advisor.model_files.families import NOT_YET, WRAPPERS, Family, Rule, Wrapper
+from advisor.model_files.families_dense import DENSE
+from advisor.model_files.families_mixtures import MIXTURES
 from advisor.model_files.quantized import published_quantization
 
+FAMILIES: dict[str, Family] = DENSE | MIXTURES
 _LARGEST = 2**40  # no size of a model comes near it
 _MOST_LAYERS = 4096
 _STRUCTURAL = re.compile(r"_(layers|experts|heads|dim|rank|size|window)$")
+_TOWERS = "Only the language model is counted: its vision or audio towers come on top."
+# Keys that a family may know and one of its models not use, such as the window when it is switched off.
+_MAYBE_UNUSED = (
+    "head_dim",
+    "intermediate_size",
+    "max_window_layers",
+    "moe_intermediate_size",
+    "num_experts",
+    "num_key_value_heads",
+    "sliding_window",
+)
 # Keys of every transformers configuration that end like a structural one and are settings of a run.
 _HARMLESS = {"chunk_size_feed_forward", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"}
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "half": "fp16", "float": "fp32"}
@@ -36,17 +51,26 @@ _ACTIVATIONS: dict[str, Any] = {
 
 
 class _Config:
-    """A config's keys in Llama's spelling, checked as they are read."""
+    """A config's keys in Llama's spelling, checked as they are read. A key that the family has no default for is not read."""
 
-    def __init__(self, config: Mapping[str, Any], family: Family) -> None:
-        self.model_type = config["model_type"]
-        self._written = {family.aliases.get(key, key): key for key in config if key not in family.aliases.values()}
-        self._written = {key: key for key in config if key in family.aliases.values()} | self._written
-        self._values = dict(family.defaults) | {key: config[written] for key, written in self._written.items()}
+    def __init__(self, config: Mapping[str, Any], family: Family, model_type: str) -> None:
+        self.model_type = model_type
+        # Where a config has both spellings, the family's own goes first.
+        self._written = {key: key for key in config if key not in family.aliases}
+        self._written |= {family.aliases[key]: key for key in config if key in family.aliases}
+        self._values = {**family.defaults, **{key: config[written] for key, written in self._written.items()}}
+        known = set(family.defaults) | set(family.fixed)
+        if family.translate:
+            translated = family.translate(self._values)
+            known |= {key for key, value in translated.items() if self._values.get(key) is not value}
+            self._values = translated
+        self._known = known
         self._read = set(family.harmless) | _HARMLESS
 
     def get(self, key: str) -> Any:
         """The value as it stands, or None."""
+        if key not in self._known:
+            return None
         self._read.add(key)
         return self._values.get(key)
 
@@ -102,7 +126,7 @@ class _Config:
     def refuse_unread(self) -> None:
         """Stop at a key that nobody read and that looks as if it changed the shape of the model."""
         for key, written in self._written.items():
-            value = self._values[key]
+            value = self._values.get(key)
             if key not in self._read and _STRUCTURAL.search(written) and value is not None and value != 0:
                 raise self.fail(key, f"= {_shown(value)} is not understood, and it looks as if it changed the model's size")
 
@@ -112,14 +136,44 @@ def model_from_config(config: Mapping[str, Any], name: str) -> Model:
     model_type = config.get("model_type") if isinstance(config, Mapping) else None
     if not isinstance(model_type, str):
         raise RequestError(f"{name}: not a Hugging Face model config, it has no model_type")
+    wrapper = WRAPPERS.get(model_type)
+    if wrapper:
+        return _with_towers(model_from_config(_language_part(config, wrapper), name), config)
     family = FAMILIES.get(model_type)
     if family is None:
         raise RequestError(f"{name}: {_unknown(model_type)}")
-    return _model(_Config(config, family), family, config, name)
+    return _model(_Config(config, family, model_type), family, config, name)
+
+
+def _with_towers(model: Model, config: Mapping[str, Any]) -> Model:
+    """The catalogue knows what the towers hold (``extra_parameters``); a config from the Hub does not say."""
+    extra = config.get("extra_parameters")
+    if extra is None:
+        return replace(model, notes=(*model.notes, _TOWERS))
+    if isinstance(extra, bool) or not isinstance(extra, int) or not 0 < extra <= _LARGEST:
+        raise RequestError(f"extra_parameters must be a whole number, not {_shown(extra)}")
+    return replace(model, extra_parameters=extra, extra_name="vision or audio towers")
+
+
+def _language_part(config: Mapping[str, Any], wrapper: Wrapper) -> Mapping[str, Any]:
+    """The config of the language model inside a multimodal one; the first Qwen-VL configs have its keys on top."""
+    part = config.get("text_config", config)
+    if not isinstance(part, Mapping):
+        raise RequestError(f"text_config must be an object, not {_shown(part)}")
+    said = config.get("tie_word_embeddings")
+    inner = part.get("tie_word_embeddings")
+    tied = inner if said is None or (wrapper.either and inner is True) else said
+    model_type = wrapper.model_type if part is config else part.get("model_type", wrapper.model_type)
+    if model_type in WRAPPERS:
+        raise RequestError(f"text_config is a {model_type}, which has a text_config itself")
+    shared = {key: config[key] for key in ("dtype", "torch_dtype", "quantization_config") if config.get(key) is not None}
+    return {**part, **shared, "model_type": model_type, "tie_word_embeddings": wrapper.tied if tied is None else tied}
 
 
 def _unknown(model_type: str) -> str:
-    near = get_close_matches(model_type[:80], FAMILIES, n=1, cutoff=0.4)
+    if model_type in NOT_YET:
+        return f"{model_type} has {NOT_YET[model_type]}, which are not estimated yet"
+    near = get_close_matches(model_type[:80], [*FAMILIES, *WRAPPERS], n=1, cutoff=0.4)
     hint = f"; the nearest known is {near[0]}" if near else ""
     return f"the model_type {_shown(model_type)} is not known{hint}"
 
@@ -137,34 +191,43 @@ def _model(keys: _Config, family: Family, config: Mapping[str, Any], name: str) 
     layers = keys.count("num_hidden_layers")
     if layers > _MOST_LAYERS:
         raise keys.fail("num_hidden_layers", f"must be at most {_MOST_LAYERS}, not {layers}")
-    windows, sparse = _windows(keys, family, layers), _sparse(keys, family, layers)
-    mixers = {window: _mixer(keys, family, window) for window in dict.fromkeys(windows)}
-    parts = {here: _experts(keys, family) if here else _mlp(keys, family) for here in dict.fromkeys(sparse)}
-    context = keys.optional("max_position_embeddings")
-    dtype, dtype_notes = _dtype(config)
+    hidden, narrow = keys.count("hidden_size"), keys.optional("word_embed_proj_dim")
+    dtype, notes = _dtype(config)
     model = Model(
         name=name,
         model_type=keys.model_type,
-        hidden=keys.count("hidden_size"),
+        hidden=hidden,
         vocab=keys.count("vocab_size"),
-        layers=tuple(
-            Layer(mixers[window], parts[here], family.arrangement, family.norm, family.names)
-            for window, here in zip(windows, sparse, strict=True)
-        ),
+        layers=_layers(keys, family, layers),
         tied=keys.says("tie_word_embeddings"),
         norm=family.norm,
-        positions=keys.count("max_position_embeddings") if family.positions else 0,
+        final_norm=keys.get("final_norm") is not False,
+        head_bias=keys.says(family.head_bias),
+        positions=keys.count("max_position_embeddings") + family.position_offset if family.positions else 0,
+        embedding_width=narrow if narrow != hidden else None,
+        embedding_norm=family.embedding_norm,
         logit_softcap=keys.get("final_logit_softcapping") is not None,
         residual_dropout=keys.share("resid_pdrop"),
-        max_context=context,
+        max_context=keys.optional("max_position_embeddings"),
         dtype=dtype,
         quantization=published_quantization(config),
-        notes=dtype_notes,
+        notes=notes,
     )
-    for key in ("intermediate_size", "moe_intermediate_size", "sliding_window", "sliding_window_pattern", "max_window_layers"):
-        keys.get(key)  # belong to what this model does not use
+    for key in _MAYBE_UNUSED:
+        keys.get(key)
     keys.refuse_unread()
     return model
+
+
+def _layers(keys: _Config, family: Family, layers: int) -> tuple[Layer, ...]:
+    windows, sparse = _windows(keys, family, layers), _sparse(keys, family, layers)
+    mixers = {window: _mixer(keys, family, window) for window in dict.fromkeys(windows)}
+    parts = {here: _experts(keys, family) if here else _mlp(keys, family) for here in dict.fromkeys(sparse)}
+    arrangement = keys.get("arrangement") or family.arrangement
+    return tuple(
+        Layer(mixers[window], parts[here], arrangement, family.norm, family.names)
+        for window, here in zip(windows, sparse, strict=True)
+    )
 
 
 def _mixer(keys: _Config, family: Family, window: int | None) -> Mixer:
@@ -194,7 +257,7 @@ def _mixer(keys: _Config, family: Family, window: int | None) -> Mixer:
         head_dim=head_dim,
         bias=keys.says(family.qkv_bias),
         out_bias=keys.says(family.out_bias),
-        qk_norm=family.qk_norm,
+        qk_norm=family.qk_norm if keys.says(family.qk_norm_when) else None,
         window=window,
         softcap=keys.get("attn_logit_softcapping") is not None,
         sinks=family.sinks,
@@ -208,9 +271,11 @@ def _mlp(keys: _Config, family: Family) -> Mlp:
     activation = keys.get("hidden_act")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise keys.fail("hidden_act", f"= {_shown(activation)} is not known")
+    width = keys.optional("intermediate_size")
+    if width is None and family.gated:
+        raise keys.fail("intermediate_size", "is missing from the config")
     return Mlp(
-        # GPT-2 and its kin: null means four times the hidden size
-        width=keys.optional("intermediate_size") or 4 * keys.count("hidden_size"),
+        width=width or 4 * keys.count("hidden_size"),  # null in GPT-2 and its kin
         gated=family.gated,
         bias=keys.says(family.mlp_bias),
         fused=family.fused_mlp,
@@ -235,6 +300,7 @@ def _experts(keys: _Config, family: Family) -> FeedForward:
         router_bias=family.router_bias,
         shared_width=shared,
         shared_gate=family.shared_gate and shared > 0,
+        beside=keys.count(family.beside) if family.beside else 0,
     )
 
 
@@ -244,14 +310,14 @@ def _windows(keys: _Config, family: Family, layers: int) -> list[int | None]:
     window = keys.optional("sliding_window", least=0)
     if "use_sliding_window" in family.defaults and not keys.says("use_sliding_window"):
         window = None
+    if not window:
+        return [None] * layers
     if kinds:
-        wrong = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+        wrong = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention", "chunked_attention")]
         if wrong:
             raise keys.fail("layer_types", f"has {_shown(wrong[0])}, which is not estimated yet")
-        windowed = [kind == "sliding_attention" for kind in kinds]
-    else:
-        windowed = [_WINDOWED[family.windows](keys, layer) for layer in range(layers)]
-    return [window if here and window else None for here in windowed]
+        return [None if kind == "full_attention" else window for kind in kinds]
+    return [window if _WINDOWED[family.windows](keys, layer) else None for layer in range(layers)]
 
 
 _WINDOWED: dict[str, Callable[[_Config, int], bool]] = {
@@ -267,6 +333,12 @@ def _sparse(keys: _Config, family: Family, layers: int) -> list[bool]:
     """Whether each layer's feed-forward part is a mixture of experts."""
     if family.sparse is None:
         return [False] * layers
+    kinds = keys.each("mlp_layer_types", layers)
+    if kinds:
+        wrong = [kind for kind in kinds if kind not in ("sparse", "dense")]
+        if wrong:
+            raise keys.fail("mlp_layer_types", f"has {_shown(wrong[0])}, which is not known")
+        return [kind == "sparse" for kind in kinds]
     return [_SPARSE[family.sparse](keys, layer) for layer in range(layers)]
 
 
@@ -275,6 +347,10 @@ _SPARSE: dict[str, Callable[[_Config, int], bool]] = {
     "after-dense": lambda keys, layer: layer >= (keys.optional("first_k_dense_replace", least=0) or 0),
     "step": lambda keys, layer: (
         layer not in keys.each("mlp_only_layers") and (layer + 1) % keys.count("decoder_sparse_step") == 0
+    ),
+    "range": lambda keys, layer: (
+        (layer + 1) % keys.count("moe_layer_interval") == 0
+        and (keys.optional("moe_layer_start_index", least=0) or 0) <= layer <= keys.count("moe_layer_end_index")
     ),
 }
 
