@@ -29,6 +29,7 @@ MOST_NAMED = 8  # in one message
 KEPT = b'abcdefghijklmnopqrstuvwxyz0123456789/"\n'
 SQUEEZED_OUT = bytes(set(range(256)) - set(KEPT))
 # What a driver or a shop puts around a card's name
+MAKER = re.compile(r"^\s*(?:nvidia|amd|intel|apple|google|aws|huawei|tenstorrent)\b")
 BRAND = re.compile(r"\b(?:nvidia|geforce|tesla|amd|radeon|instinct|intel|apple|gpu|hbm\d?e?)\b")
 UNIT = re.compile(r"(?<=\d)\s*gi?b\b")
 
@@ -99,7 +100,9 @@ def _find_model(name: str) -> Model:
 
     record = _lookup("models", [squeeze(name)])
     if record is None:
-        raise _unknown("model", "models", name, [squeeze(name)], "A folder or a config.json works too; `advise models` lists all")
+        raise _unknown(
+            "model", "models", name, [squeeze(name)], "A folder or a config.json works too; `advise models` lists all"
+        )
     model = model_from_config(record["config"], record["slug"])
     return replace(model, nominal=record.get("nominal"), max_context=record.get("context"), source=record["source"])
 
@@ -153,8 +156,10 @@ def _sold_as(name: str, mib: int) -> Gpu:
 
 
 def _gpu_spellings(name: str) -> list[str]:
-    bare = BRAND.sub("", name.lower())
-    return list(dict.fromkeys((squeeze(name), squeeze(bare), squeeze(UNIT.sub("", bare)))))
+    """The name as it stands, and with less and less around it."""
+    lower = name.lower()
+    bare = BRAND.sub("", lower)
+    return list(dict.fromkeys(map(squeeze, (lower, MAKER.sub("", lower), bare, UNIT.sub("", bare)))))
 
 
 @lru_cache(maxsize=8)
