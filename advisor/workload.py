@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor.engines import Engine
-from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.job import Job
 from advisor.model import Model
@@ -91,4 +90,6 @@ class Workload:
 
 def resolve(job: Job) -> Workload:
     """Look everything up, fill the defaults in, refuse what contradicts itself. Raises RequestError."""
-    raise RequestError("not built yet")
+    from advisor.defaults import decide
+
+    return decide(job)

@@ -1,0 +1,261 @@
+"""The defaults of a job, and what contradicts itself: from what the user said to a workload."""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import lru_cache
+from typing import Any
+
+from advisor import catalog
+from advisor.engines import Engine
+from advisor.errors import RequestError
+from advisor.hardware import Gpu
+from advisor.job import Job
+from advisor.model import Attention, Model
+from advisor.workload import Workload
+
+HALF_PRECISIONS = ("bf16", "fp16", "bf16-mixed", "fp16-mixed")
+FLASH_HEAD = 256  # widest head of PyTorch's FlashAttention (sdp_utils.cpp, check_head_dim_size_flash)
+
+
+def decide(job: Job) -> Workload:
+    """Every key of the job, decided. Raises RequestError where the request contradicts itself."""
+    task = _task(job)
+    gpu = catalog.find_gpu(_named(job.gpu))
+    engine = _engine(job, task)
+    model = find_model(job.train if task == "train" else job.infer)
+    notes = [*model.notes]
+    parallel = _parallel(job, task, gpu, engine)
+    precision = _precision(job, task, gpu, model, notes)
+    method, quantization = _method(job, task, engine, model, notes)
+    seq = job.seq or min(2048 if task == "train" else 4096, model.max_context or 2**31)
+    prompt = job.prompt or seq
+    if prompt > seq:
+        raise RequestError(f"prompt: {prompt:,} tokens are more than seq, which is prompt plus output: {seq:,}")
+    if model.max_context and seq > model.max_context:
+        notes.append(f"{model.name} was made for {model.max_context:,} tokens; {seq:,} are more.")
+    if model.nominal:
+        notes.append(_nominal_note(model))
+    attention = _attention(job, engine, gpu, model, precision)
+    compute = precision.removesuffix("-mixed")
+    return Workload(
+        asked=job,
+        gpu=gpu,
+        model=model,
+        engine=engine,
+        task=task,
+        **parallel,
+        free=_free(job, gpu),
+        memory_fraction=job.memory_fraction if job.memory_fraction is not None else engine.memory_fraction,
+        batch=job.batch or 1,
+        seq=seq,
+        prompt=prompt,
+        accumulation=job.accumulation or 1,
+        precision=precision,
+        quantization=quantization,
+        kv_precision=job.kv_precision or compute,
+        method=method,
+        lora_rank=job.lora_rank or 16,
+        lora_targets=_targets(job, model),
+        lora_dropout=job.lora_dropout or 0.0,
+        adapter_precision=job.adapter_precision or _adapter_precision(engine, compute),
+        optimizer=job.optimizer or "adamw",
+        checkpointing=job.checkpointing or "none",
+        attention=attention,
+        loss=job.loss or engine.loss,
+        zero=_at_most(job.zero or 0, 3, "zero"),
+        sharding=job.sharding or engine.sharding,
+        offload=job.offload or (),
+        offload_layers=job.offload_layers,
+        host_ram=job.host_ram,
+        engine_version=job.engine_version,
+        compile=bool(job.compile),
+        estimator=job.estimator or "detailed",
+        confidence=_confidence(job),
+        keep=job.keep or (),
+        min_seq=job.min_seq or 1024,
+        min_batch=job.min_batch or 1,
+        policy=job.policy or "documented",
+        notes=tuple(notes),
+    )
+
+
+def _task(job: Job) -> str:
+    if (job.train is None) == (job.infer is None):
+        given = "both" if job.train is not None else "neither"
+        raise RequestError(f"name the model with --train or with --infer; {given} is given")
+    task = "train" if job.train is not None else "infer"
+    if task == "infer":
+        for name, default in (("method", "full"), ("checkpointing", "none"), ("zero", 0), ("accumulation", 1)):
+            if getattr(job, name) not in (None, default):
+                raise RequestError(f"{name.replace('_', '-')} is for training; with --infer there is nothing for it to do")
+    return task
+
+
+def _named(gpu: str | None) -> str:
+    if gpu is None:
+        raise RequestError("name the card with --gpu: a name of `advise gpus`, or a size such as 24GB")
+    return gpu
+
+
+def _engine(job: Job, task: str) -> Engine:
+    engine = catalog.find_engine(job.engine or ("trainer" if task == "train" else "transformers"))
+    if engine.task not in (task, "both"):
+        does = "trains" if engine.task == "train" else "runs"
+        raise RequestError(f"engine: {engine.name} only {does} models; for --{task} take --engine {_other(task)}")
+    return engine
+
+
+def _other(task: str) -> str:
+    return "trainer" if task == "train" else "transformers"
+
+
+def find_model(reference: str | dict[str, Any] | None) -> Model:
+    """The model that a name, a path or the object of a config.json stands for; a catalogue name wins over a folder."""
+    if isinstance(reference, dict):
+        from advisor.model_files.config import model_from_config
+
+        return model_from_config(reference, str(reference.get("_name_or_path") or reference.get("model_type") or "model"))
+    assert reference is not None
+    return _model_by_name(reference)
+
+
+@lru_cache(maxsize=256)
+def _model_by_name(name: str) -> Model:
+    if catalog.is_model_name(name):
+        return catalog.find_model(name)
+    if name.endswith((".json", ".safetensors", ".gguf")) or os.path.exists(name) or name.startswith((".", "/", "~")):
+        from advisor.model_files import read_model
+
+        return read_model(os.path.expanduser(name))
+    return catalog.find_model(name)
+
+
+def _parallel(job: Job, task: str, gpu: Gpu, engine: Engine) -> dict[str, int]:
+    """GPUs and how they share the work. Degrees that the user gives decide ``gpus`` when it is not given itself."""
+    tp, pp, cp, ep = job.tp or 1, job.pp or 1, job.cp or 1, job.ep or 1
+    group = tp * pp * cp if task == "train" else tp * pp
+    gpus = job.gpus or group
+    if gpus % group:
+        degrees = "tp × pp × cp" if task == "train" else "tp × pp"
+        raise RequestError(f"gpus: {gpus} cannot be divided by {degrees} = {group}")
+    if task == "train" and (gpus // group) % ep:
+        raise RequestError(f"ep: {ep} does not divide the {gpus // group} data-parallel ranks")
+    return {
+        "gpus": gpus,
+        "max_gpus": max(job.max_gpus or 8, gpus),
+        "nodes": job.nodes or math.ceil(gpus / gpu.per_node),
+        "tp": tp,
+        "pp": pp,
+        "cp": cp,
+        "ep": ep,
+    }
+
+
+def _free(job: Job, gpu: Gpu) -> int | None:
+    if job.free is not None and job.free > gpu.total_bytes:
+        raise RequestError(f"free: {job.free:,} bytes are more than {gpu.name} has ({gpu.total_bytes:,})")
+    return job.free
+
+
+def _precision(job: Job, task: str, gpu: Gpu, model: Model, notes: list[str]) -> str:
+    if job.precision is not None:
+        if job.precision.startswith("bf16") and not gpu.bf16:
+            notes.append(
+                f"{gpu.name} has no bf16 units: PyTorch emulates it, at the same memory and much slower; fp16 is its own."
+            )
+        return job.precision
+    if task == "train":
+        if gpu.bf16:
+            return "bf16"
+        notes.append(f"{gpu.name} has no bf16, so fp16-mixed is assumed.")
+        return "fp16-mixed"
+    if model.dtype == "bf16" and not gpu.bf16:
+        notes.append(f"{gpu.name} has no bf16, so fp16 is assumed.")
+        return "fp16"
+    return model.dtype
+
+
+def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str]) -> tuple[str, str]:
+    """The method and the format of the frozen weights."""
+    method = job.method or "full"
+    quantization = job.quantization or ("none" if task == "train" and method != "qlora" else model.quantization)
+    if method == "qlora" and quantization == "none":
+        quantization = "nf4"
+    if task == "train" and method == "full" and quantization != "none":
+        raise RequestError(f"quantization: {quantization} weights cannot be trained in full; add --method qlora")
+    named = {"int8": engine.int8, "int4": engine.int4}.get(quantization, quantization)
+    if named != quantization:
+        notes.append(f"{quantization} is {named} with {engine.name}.")
+    return method, named
+
+
+def _targets(job: Job, model: Model) -> tuple[str, ...]:
+    asked = job.lora_targets or ("all-linear",)
+    if asked == ("all-linear",):
+        return asked
+    from advisor.memory.weights import linear_names
+
+    known = linear_names(model)
+    for name in asked:
+        if name not in known:
+            raise RequestError(f"lora-targets: {model.name} has no {name}; it has {', '.join(sorted(known))}")
+    return asked
+
+
+def _adapter_precision(engine: Engine, compute: str) -> str:
+    return compute if engine.adapter_precision == "compute" else engine.adapter_precision
+
+
+def _attention(job: Job, engine: Engine, gpu: Gpu, model: Model, precision: str) -> str:
+    """The kernel that runs. `auto` and `sdpa` take what the card, the number format and the heads allow."""
+    asked = job.attention or "auto"
+    why_not = _why_not_flash(engine, gpu, model, precision)
+    if asked == "flash" and why_not:
+        raise RequestError(f"attention: flash cannot run here: {why_not}")
+    if asked not in ("auto", "sdpa"):
+        return asked
+    if _softcapped(model) and not engine.serving:
+        return "eager"  # SDPA has no soft-cap; transformers falls back to its own attention
+    return "efficient" if why_not else "flash"
+
+
+def _why_not_flash(engine: Engine, gpu: Gpu, model: Model, precision: str) -> str:
+    capability = gpu.compute_capability
+    if gpu.vendor == "nvidia" and capability and float(capability) < 8.0:
+        return f"FlashAttention-2 needs compute capability 8.0, and {gpu.name} has {capability}"
+    if precision == "fp32":
+        return "FlashAttention takes fp16 and bf16 only"
+    widest = max((layer.mixer.head_dim for layer, _ in model.kinds if isinstance(layer.mixer, Attention)), default=0)
+    if widest > FLASH_HEAD:
+        return f"heads of {widest} are wider than {FLASH_HEAD}"
+    if _softcapped(model) and not engine.serving:
+        return "SDPA has no soft-capped scores"
+    return ""
+
+
+def _softcapped(model: Model) -> bool:
+    return any(isinstance(layer.mixer, Attention) and layer.mixer.softcap for layer, _ in model.kinds)
+
+
+def _at_most(value: int, most: int, name: str) -> int:
+    if value > most:
+        raise RequestError(f"{name}: {value} is more than {most}")
+    return value
+
+
+def _confidence(job: Job) -> float:
+    confidence = 0.9 if job.confidence is None else job.confidence
+    if not 0 < confidence < 1:
+        raise RequestError("confidence: a share between 0 and 1, such as 0.9")
+    return confidence
+
+
+def _nominal_note(model: Model) -> str:
+    from advisor.memory.parameters import parameter_count
+
+    return (
+        f"{model.name} is the memory guide's size class, with the Llama shape of that size: the detailed estimator counts "
+        f"its {parameter_count(model):,} parameters, the simple ones the nominal {model.nominal:,}."
+    )

@@ -1,0 +1,51 @@
+"""From a workload to its estimate: the phases of the fullest rank, the highest of them, and what lies around the tensors."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from advisor.memory import formulas, handbook, inference, runtime, sharding, training
+from advisor.memory.sharding import Rank
+from advisor.results import PARTS, Estimate, Part
+from advisor.workload import Workload
+
+Parts = dict[str, int]
+
+
+def estimate_workload(w: Workload) -> Estimate:
+    """The memory of the workload, by the estimator that it names. Raises RequestError for what cannot be estimated."""
+    if w.estimator != "detailed":
+        return handbook.estimate(w)
+    measured = [(rank, (training if w.task == "train" else inference).phases(w, rank)) for rank in sharding.ranks(w)]
+    rank, phases = max(measured, key=lambda pair: max(sum(parts.values()) for parts in pair[1].values()))
+    return _around(w, rank, phases)
+
+
+def _around(w: Workload, rank: Rank, phases: dict[str, Parts]) -> Estimate:
+    workspace = runtime.workspace(w)
+    totals = {phase: sum(parts.values()) + workspace for phase, parts in phases.items()}
+    peak = max(totals, key=lambda phase: totals[phase])
+    allocated = totals[peak]
+    slack = runtime.slack(w, allocated, allocated - phases[peak]["weights"])
+    context, nccl = runtime.context(w), runtime.nccl(w)
+    graphs = phases[peak].get("cuda-graphs", 0)
+    device = allocated + slack.point + context.point + nccl.point
+    low, high = runtime.interval(device, allocated, w, [slack, context, nccl])
+    parts = {**phases[peak], "cublas-workspace": workspace, "allocator-slack": slack.point, "cuda-context": context.point}
+    parts["communication-buffers"] = parts.get("communication-buffers", 0) + nccl.point
+    return Estimate(
+        allocated_bytes=allocated - graphs,
+        reserved_bytes=allocated + slack.point - graphs,
+        device_bytes=device,
+        low_bytes=low,
+        high_bytes=high,
+        fits=high <= w.usable_bytes,
+        peak_phase=peak,
+        phases=totals,
+        parts=tuple(
+            Part(name, parts[name], partial(formulas.formula, name, w, rank, peak, parts[name]), formulas.source(name, w))
+            for name in PARTS
+            if parts.get(name)
+        ),
+        notes=w.notes,
+    )

@@ -1,0 +1,100 @@
+"""Serving or generating: the prefill and the decoding step, and what is there in each."""
+
+from __future__ import annotations
+
+from advisor.errors import RequestError
+from advisor.memory.extent import size
+from advisor.memory.formats import BYTES, FORMATS
+from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes
+from advisor.memory.passes import prefill_peaks
+from advisor.memory.recipe import recipe_of, resident_width
+from advisor.memory.sharding import Rank
+from advisor.memory.weights import largest_matrix, rank_sum
+from advisor.model import Layer
+from advisor.workload import Workload
+
+Parts = dict[str, int]
+
+# Tokens that a serving engine computes in one pass: vLLM's max_num_batched_tokens, SGLang's chunked prefill (8,192 on large cards).
+CHUNK = 8192
+MICRO_BATCH = 512  # llama.cpp -ub
+SAMPLED_AT_ONCE = 256  # sequences whose logits a serving engine makes together
+
+
+def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
+    """The parts of allocated memory in each phase on this rank, in bytes."""
+    if w.offload:
+        raise RequestError(f"offload: {w.offload[0]} is not estimated for inference yet")
+    weights = rank_sum(rank, w.quantization, resident_width(w)).bytes
+    there = {"weights": weights}
+    if w.quantization != "none" and FORMATS[w.quantization].buffer:
+        there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
+    if w.engine.name in ("llama.cpp", "ollama"):
+        served = {**there, **_llama_cpp(w, rank)}
+        return {"load": there, "prefill": served, "decode": served}
+    if w.engine.serving:
+        served = {**there, **_serving(w, rank)}
+        return {"load": there, "prefill": served, "decode": {**served, "activations": 0}}
+    return {"load": there, "prefill": {**there, **_prefill(w, rank)}, "decode": {**there, **_decode(w, rank)}}
+
+
+def _prefill(w: Workload, rank: Rank) -> Parts:
+    """transformers' generate: the whole prompt in one pass, the logits of its last token only."""
+    recipe = recipe_of(w)
+    live = max(size(peak.live, w.batch, w.prompt) for peak in prefill_peaks(recipe, rank))
+    computed = cache_bytes(rank.model, w.batch, w.prompt, _computed(w), whole=True)
+    cache = cache_bytes(rank.model, w.batch, w.prompt, w.kv_precision, whole=True)
+    return {"kv-cache": cache, "activations": live - computed, "logits-and-loss": _last_logits(w, rank)}
+
+
+def _decode(w: Workload, rank: Rank) -> Parts:
+    """The last step: a cache of all tokens, and one layer's keys twice, old and appended to (DynamicCache concatenates)."""
+    cache = cache_bytes(rank.model, w.batch, w.seq, w.kv_precision)
+    copied = largest_layer(rank.model, w.batch, w.seq, w.kv_precision) // 2
+    unpacked = 0
+    if w.quantization != "none" and FORMATS[w.quantization].unpacks:
+        unpacked = largest_matrix(rank.model) * BYTES["fp16"]
+    return {"kv-cache": cache, "activations": copied + unpacked, "logits-and-loss": _last_logits(w, rank)}
+
+
+def _computed(w: Workload) -> str:
+    return w.precision.removesuffix("-mixed")
+
+
+def _last_logits(w: Workload, rank: Rank) -> int:
+    """Logits of one token a sequence; a soft-cap makes a copy."""
+    if not rank.has_head:
+        return 0
+    return w.batch * rank.model.vocab * BYTES[_computed(w)] * (2 if rank.model.logit_softcap else 1)
+
+
+def _serving(w: Workload, rank: Rank) -> Parts:
+    """A serving engine: a paged cache, the prompt in chunks, fp32 logits of the sequences that are sampled together."""
+    recipe = recipe_of(w)
+    tokens = min(w.batch * w.prompt, CHUNK)
+    live = max(size(peak.live, 1, tokens) for peak in prefill_peaks(recipe, rank))
+    computed = cache_bytes(rank.model, 1, tokens, _computed(w), whole=True)
+    logits = min(w.batch, SAMPLED_AT_ONCE) * rank.model.vocab * (BYTES[_computed(w)] + 4) if rank.has_head else 0
+    return {
+        "kv-cache": cache_bytes(rank.model, w.batch, w.seq, w.kv_precision),
+        "activations": live - computed,
+        "logits-and-loss": logits,
+        "cuda-graphs": w.engine.graphs_bytes,
+    }
+
+
+def _llama_cpp(w: Workload, rank: Rank) -> Parts:
+    """llama.cpp: the whole context's cache from the start, and a compute buffer for one micro-batch with fp32 logits.
+
+    Sliding layers hold the window and one micro-batch more.
+    """
+    tokens = min(MICRO_BATCH, w.prompt)
+    cache = sum(many * layer_bytes(x, w.batch, _cells(x, w.seq), w.kv_precision) for x, many in rank.model.kinds)
+    logits = tokens * rank.model.vocab * 4 if rank.has_head else 0
+    widest = max((getattr(layer.feed_forward, "width", 0) for layer, _ in rank.model.kinds), default=0)
+    return {"kv-cache": cache, "activations": tokens * 4 * (3 * widest + 2 * rank.model.hidden), "logits-and-loss": logits}
+
+
+def _cells(layer: Layer, tokens: int) -> int:
+    window = getattr(layer.mixer, "window", None)
+    return tokens if window is None else min(tokens, window + MICRO_BATCH)

@@ -1,0 +1,42 @@
+"""The KV cache: what each layer keeps of each token, and of how many tokens."""
+
+from __future__ import annotations
+
+from advisor.memory.formats import KV_BYTES_PER_32
+from advisor.model import Attention, LatentAttention, Layer, Model
+
+
+def token_elements(layer: Layer) -> int:
+    """Cached elements per token: keys and values of the KV heads, or MLA's latent vector and shared rotary key."""
+    mixer = layer.mixer
+    if isinstance(mixer, LatentAttention):
+        return mixer.kv_rank + mixer.rope_dim
+    if isinstance(mixer, Attention):
+        return 2 * mixer.kv_width
+    return 0
+
+
+def kept_tokens(layer: Layer, tokens: int) -> int:
+    """Tokens of a sequence that a layer remembers once decoding goes on.
+
+    transformers' sliding cache holds window − 1 between steps (cache_utils.py, DynamicSlidingWindowLayer).
+    """
+    window = getattr(layer.mixer, "window", None)
+    return tokens if window is None else min(tokens, window - 1)
+
+
+def layer_bytes(layer: Layer, batch: int, tokens: int, precision: str) -> int:
+    """Bytes that one layer caches for ``batch`` sequences of ``tokens`` tokens."""
+    return batch * tokens * token_elements(layer) * KV_BYTES_PER_32[precision] // 32
+
+
+def cache_bytes(model: Model, batch: int, tokens: int, precision: str, *, whole: bool = False) -> int:
+    """The cache of all layers; ``whole``: windows are not applied yet, as right after a prefill."""
+    return sum(
+        many * layer_bytes(layer, batch, tokens if whole else kept_tokens(layer, tokens), precision)
+        for layer, many in model.kinds
+    )
+
+
+def largest_layer(model: Model, batch: int, tokens: int, precision: str) -> int:
+    return max(layer_bytes(layer, batch, kept_tokens(layer, tokens), precision) for layer, _ in model.kinds)

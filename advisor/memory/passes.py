@@ -1,0 +1,244 @@
+"""A training step and a prefill, put together from the shadows of their layers.
+
+Each kind of layer is run once, alone. What it keeps and how high it rises are then added up over the depth of the
+model: in the forward pass a layer stands on what the layers before it keep; in the backward pass on that and on the
+gradients that the layers after it have left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from advisor.memory.extent import NOTHING, Extent, add, less, times, total
+from advisor.memory.layers import Net, Recipe, head_forward, layer_forward
+from advisor.memory.operations import per_token
+from advisor.memory.shadow import Peak, Storage, Tape, envelope, run_backward
+from advisor.memory.sharding import Rank
+from advisor.model import Layer, Model
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer's tensors; its peaks stand on what was live before its input came."""
+
+    kept_forward: Extent  # live to the end of the forward pass
+    kept: Extent  # live when the backward pass begins
+    forward: tuple[Peak, ...]
+    backward: tuple[Peak, ...]
+    gradients: Extent  # of its parameters, left when its backward pass is done
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The peaks of a model's two passes, above the weights and whatever else is there throughout."""
+
+    forward: tuple[Peak, ...]
+    backward: tuple[Peak, ...]
+    kept: Extent  # what the forward pass leaves for the backward pass
+
+
+@lru_cache(maxsize=4096)
+def stored_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, first: bool, adding: bool) -> Block:
+    """A layer that keeps its activations. ``first``: its input needs no gradient; ``adding``: gradients exist already."""
+    tape = Tape(grad=recipe.train, autocast=recipe.autocast, accumulating=adding)
+    net = Net(tape, recipe)
+    x = tape.tensor(per_token(hidden), recipe.stream, needs_grad=not first)
+    y = layer_forward(net, layer, x, hidden, dropout)
+    forward = tape.take_peaks()
+    node, output = y.node, y.storage.extent
+    del x, y
+    tape.mark()
+    kept_forward = tape.live
+    tape.casts.clear()
+    kept = tape.live
+    tape.peaks.clear()
+    tape.arriving = Storage(tape, output)
+    run_backward(tape, node)
+    return Block(kept_forward, kept, forward, tape.take_peaks(), tape.gradients)
+
+
+@lru_cache(maxsize=4096)
+def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, adding: bool) -> Block:
+    """A checkpointed layer: it keeps its input, and runs forward again when the backward pass comes to it."""
+    forward, casts = _unrecorded(recipe, layer, hidden, dropout)
+    tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
+    net = Net(tape, recipe)
+    x = tape.tensor(per_token(hidden), recipe.stream, needs_grad=True)
+    kept = tape.live
+    tape.arriving = Storage(tape, times(per_token(hidden), recipe.stream))
+    y = layer_forward(net, layer, x, hidden, dropout)
+    # The recomputation stops at the last tensor that the backward pass asks for (torch.utils.checkpoint, early stop).
+    tape.peaks = tape.peaks[: tape.last_save + 1]
+    node = y.node
+    recomputed = envelope(tape.peaks)
+    del y, x
+    tape.casts.clear()
+    tape.peaks.clear()
+    run_backward(tape, node)
+    backward = envelope([*recomputed, *tape.take_peaks()])
+    return Block(add(kept, casts), kept, forward, backward, tape.gradients)
+
+
+def _unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float) -> tuple[tuple[Peak, ...], Extent]:
+    """A forward pass that keeps nothing but its input: the peaks, and autocast's copies of the weights."""
+    tape = Tape(grad=False, autocast=recipe.autocast)
+    net = Net(tape, recipe)
+    x = tape.tensor(per_token(hidden), recipe.stream)
+    y = layer_forward(net, layer, x, hidden, dropout)
+    peaks = tape.take_peaks()
+    del y, x
+    return peaks, tape.live
+
+
+@lru_cache(maxsize=1024)
+def cached_block(recipe: Recipe, layer: Layer, hidden: int) -> Block:
+    """A layer of a prefill: what it keeps is its part of the KV cache."""
+    tape = Tape(grad=False)
+    net = Net(tape, recipe)
+    x = tape.tensor(per_token(hidden), recipe.stream)
+    y = layer_forward(net, layer, x, hidden)
+    peaks = tape.take_peaks()
+    del y, x
+    return Block(tape.live, tape.live, peaks, (), NOTHING)
+
+
+@lru_cache(maxsize=1024)
+def loss_block(recipe: Recipe, model: Model, holds_logits: bool, adding: bool) -> Block:
+    """The last norm, the head and the loss over all logits at once."""
+    tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
+    net = Net(tape, recipe)
+    x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
+    loss, logits = head_forward(net, model, x)
+    forward = tape.take_peaks()
+    node = loss.node
+    del loss, x
+    held = logits if holds_logits else None
+    del logits
+    tape.mark()
+    kept_forward = tape.live
+    tape.casts.clear()
+    kept = tape.live
+    tape.peaks.clear()
+    tape.arriving = Storage(tape, NOTHING)
+    run_backward(tape, node)
+    backward = tape.take_peaks()
+    del held
+    return Block(kept_forward, kept, _as_loss(forward), _as_loss(backward), tape.gradients)
+
+
+@lru_cache(maxsize=1024)
+def chunked_loss_block(recipe: Recipe, model: Model, adding: bool) -> Block:
+    """The same, a chunk of tokens at a time, as Liger's fused linear cross-entropy does (fused_linear_cross_entropy.py).
+
+    The chunks are as many as the vocabulary is wider than the hidden size. Each makes 16-bit logits, their fp32 copy and its
+    gradient in place, 10 bytes an element with the scratch; the gradients of the hidden states and of the head are made in the
+    forward pass and kept.
+    """
+    tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
+    net = Net(tape, recipe)
+    x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
+    hidden = net.norm(model.norm, x) if model.final_norm else x
+    del x
+    head: Extent = (model.hidden * model.vocab * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0)
+    made = [Storage(tape, hidden.storage.extent), Storage(tape, head)]
+    chunks = -(-model.vocab // model.hidden)
+    Storage(tape, per_token(-(-10 * model.vocab // chunks)))
+    forward = tape.take_peaks()
+    node = hidden.node
+    del hidden
+    kept = tape.live
+    tape.arriving = made[0]
+    tape.gradients = add(tape.gradients, NOTHING if adding else head)
+    if adding:
+        made.clear()
+    else:
+        del made[0]
+    run_backward(tape, node)
+    return Block(kept, kept, _as_loss(forward), _as_loss(tape.take_peaks()), tape.gradients)
+
+
+def _as_loss(peaks: Iterable[Peak]) -> tuple[Peak, ...]:
+    return tuple(peak._replace(loss=less(peak.live, peak.gradients)) for peak in peaks)
+
+
+def embedding_peak(recipe: Recipe, model: Model) -> Peak:
+    """The very end of the backward pass: the embedding's gradient, beside that of its rows.
+
+    A tied head's gradient has waited in the engine's buffer and is counted with the head's; the two are added out of place.
+    """
+    table = model.vocab * (model.embedding_width or model.hidden)
+    tables = 2 * table if model.tied else table
+    gradient: Extent = ((tables + model.positions * model.hidden) * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0)
+    return Peak(add(gradient, times(per_token(model.hidden), recipe.stream)), gradient)
+
+
+def rotary_tables(recipe: Recipe, model: Model) -> Extent:
+    """cos and sin of every position, in the stream's type, shared by all layers."""
+    widths = {getattr(layer.mixer, "head_dim", 0) or getattr(layer.mixer, "rope_dim", 0) for layer, _ in model.kinds}
+    tables = 2 * max(widths, default=0) * recipe.stream
+    masks = 0
+    if recipe.kernel == "eager":  # one additive causal mask for each kind of window
+        masks = recipe.compute * len({getattr(layer.mixer, "window", None) for layer, _ in model.kinds})
+    return (0, 0, 0, tables, masks)
+
+
+@lru_cache(maxsize=1024)
+def training_passes(recipe: Recipe, rank: Rank, *, checkpointed: bool, holds_logits: bool, adding: bool) -> Passes:
+    """The forward and backward pass of one micro-batch, after the first step (optimizer state is counted elsewhere)."""
+    blocks = _blocks(recipe, rank.model, checkpointed, adding)
+    shared = rotary_tables(recipe, rank.model)
+    end = Block(NOTHING, NOTHING, (), (), NOTHING)
+    if rank.has_head and recipe.fused_loss:
+        end = chunked_loss_block(recipe, rank.model, adding)
+    elif rank.has_head:
+        end = loss_block(recipe, rank.model, holds_logits, adding)
+
+    forward: list[Peak] = []
+    level = shared
+    for block in blocks:
+        forward += _above(level, block.forward)
+        level = add(level, block.kept_forward)
+    forward += _above(level, end.forward)
+
+    kept = total([shared, *(block.kept for block in blocks)])
+    gradients = end.gradients
+    if adding and rank.model.tied and recipe.trainable:  # the head's gradient waits for the embedding's
+        gradients = (rank.model.vocab * rank.model.hidden * recipe.weight, 0, 0, 0, 0)
+    backward = _above(kept, end.backward)
+    level = kept
+    for block in reversed(blocks):
+        level = less(level, block.kept)
+        backward += _above(level, block.backward, gradients)
+        gradients = add(gradients, block.gradients)
+    if rank.embeds:
+        backward += _above(shared, [embedding_peak(recipe, rank.model)], gradients)
+    return Passes(envelope(forward), envelope(backward), add(kept, end.kept))
+
+
+def _blocks(recipe: Recipe, model: Model, checkpointed: bool, adding: bool) -> list[Block]:
+    dropout = model.residual_dropout
+    if checkpointed:
+        return [recomputed_block(recipe, layer, model.hidden, dropout, adding) for layer in model.layers]
+    needs_no_grad = not recipe.trainable
+    return [
+        stored_block(recipe, layer, model.hidden, dropout, needs_no_grad and depth == 0, adding)
+        for depth, layer in enumerate(model.layers)
+    ]
+
+
+def _above(level: Extent, peaks: Iterable[Peak], gradients: Extent = NOTHING) -> list[Peak]:
+    return [Peak(add(add(level, gradients), peak.live), add(gradients, peak.gradients), peak.loss) for peak in peaks]
+
+
+@lru_cache(maxsize=1024)
+def prefill_peaks(recipe: Recipe, rank: Rank) -> tuple[Peak, ...]:
+    """A prefill's peaks above the weights; what is live throughout is the input's embedding and the rotary tables."""
+    level = add(rotary_tables(recipe, rank.model), times(per_token(rank.model.hidden), recipe.stream))
+    peaks: list[Peak] = []
+    for layer in rank.model.layers:
+        block = cached_block(recipe, layer, rank.model.hidden)
+        peaks += _above(level, block.forward)
+        level = add(level, block.kept)
+    return envelope([*peaks, *_above(level, [Peak(times(per_token(rank.model.hidden), 2 * recipe.stream))])])

@@ -1,0 +1,73 @@
+"""From a workload to the recipe that its tensors follow."""
+
+from __future__ import annotations
+
+from advisor.memory.formats import BYTES, FORMATS
+from advisor.memory.layers import Recipe
+from advisor.memory.weights import linear_names
+from advisor.workload import Workload
+
+
+def compute_width(w: Workload) -> int:
+    return BYTES[w.precision.removesuffix("-mixed")]
+
+
+def trains_fully(w: Workload) -> bool:
+    return w.task == "train" and w.method == "full"
+
+
+def upcast(w: Workload) -> bool:
+    """PEFT's prepare_model_for_kbit_training: whatever bitsandbytes does not quantize becomes fp32."""
+    kbit = w.quantization != "none" and FORMATS[w.quantization].kbit
+    return w.task == "train" and w.method != "full" and kbit and w.engine.kbit_upcast
+
+
+def resident_width(w: Workload) -> int:
+    """Bytes of a weight that is not quantized."""
+    if upcast(w) or w.precision == "fp32":
+        return 4
+    if trains_fully(w) and w.precision.endswith("-mixed") and not deepspeed_masters(w):
+        return 4
+    return 2
+
+
+def deepspeed_masters(w: Workload) -> bool:
+    """DeepSpeed holds 16-bit weights and fp32 masters of the trained ones, whatever the trainer calls the precision."""
+    return w.task == "train" and w.zero > 0 and w.sharding == "deepspeed" and w.precision != "fp32"
+
+
+def adapter_targets(w: Workload) -> frozenset[str]:
+    return linear_names(w.model) if w.lora_targets == ("all-linear",) else frozenset(w.lora_targets)
+
+
+def recipe_of(w: Workload) -> Recipe:
+    """How the tensors of this workload's passes look."""
+    width = resident_width(w)
+    adapted = w.task == "train" and w.method != "full"
+    quantized = w.quantization != "none"
+    autocast = w.task == "train" and w.precision.endswith("-mixed") and not deepspeed_masters(w)
+    if autocast and w.zero and w.sharding == "fsdp":
+        autocast, width = False, 2  # FSDP casts the gathered parameters, so the passes see 16-bit weights
+    return Recipe(
+        train=w.task == "train",
+        weight=width,
+        compute=compute_width(w),
+        stream=width,
+        autocast=autocast,
+        trainable=not adapted,
+        quantized=quantized and FORMATS[w.quantization].unpacks,
+        rank=w.lora_rank if adapted else 0,
+        targets=adapter_targets(w) if adapted else frozenset(),
+        adapter=BYTES[w.adapter_precision],
+        dropout=adapted and w.lora_dropout > 0,
+        kernel=w.attention,
+        masked=sees_masks(w),
+        caches=w.task == "infer",
+    )
+
+
+def sees_masks(w: Workload) -> bool:
+    """Whether sliding layers get an explicit mask: a sequence longer than the window, in transformers' SDPA."""
+    windows = [window for layer, _ in w.model.kinds if (window := getattr(layer.mixer, "window", None))]
+    length = w.seq if w.task == "train" else w.prompt
+    return bool(windows) and length > min(windows) and not w.engine.serving

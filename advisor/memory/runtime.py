@@ -1,0 +1,119 @@
+"""What the process takes beside its tensors: context, libraries' workspaces, the allocator's slack; and the interval.
+
+Sizes in bytes. Where a figure was read off real runs the source says so; the rest are estimates with a wide range.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from advisor.workload import Workload
+
+MIB = 2**20
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Range:
+    """A point estimate and the ends of its 90 % interval, in bytes."""
+
+    point: int
+    low: int
+    high: int
+    source: str
+
+
+# CUDA context with lazily loaded modules (CUDA 11.7 and later), by architecture, in MiB: low, point, high.
+# It grows with the multiprocessors and with the kernels that a run touches, so only the T4's is sharp.
+CONTEXT_MIB = {
+    "Turing": (138, 141, 200, "nvidia-smi less reserved on 32 T4 runs of fitcheck-llm 0.3.1: 140.875 MiB in each"),
+    "Pascal": (150, 220, 420, "estimated between the T4's and older contexts"),
+    "Volta": (250, 330, 560, "estimated; 1,343 MiB before lazy loading (transformers model_memory_anatomy)"),
+    "Ampere": (300, 440, 700, "400 to 600 MiB in reports (pytorch issues 107667, 109888)"),
+    "Ada": (280, 400, 650, "about 400 MiB (pytorch issue 109888)"),
+    "Hopper": (380, 530, 800, "estimated from multiprocessor count"),
+    "Blackwell": (380, 560, 900, "estimated from multiprocessor count"),
+}
+CONTEXT_ELSEWHERE = (250, 450, 900, "estimated: no measurement for this architecture")
+
+# cuBLAS keeps a workspace for each handle and stream, and it comes from the caching allocator.
+WORKSPACE = {"Hopper": 32 * MIB, "Blackwell": 32 * MIB}
+WORKSPACE_ELSEWHERE = 8_519_680  # 4096 KiB × 2 + 16 KiB × 8: aten/src/ATen/cuda/CublasHandlePool.cpp
+
+# NCCL's buffers per communicator, outside torch: NVLink machines, and PCIe ones.
+NCCL_PAIR, NCCL_MORE, NCCL_PCIE = 544 * 10**6, 688 * 10**6, 200 * 10**6
+NCCL_SOURCE = "NCCL issue 964: 544 MB for a communicator of two A100, 688 MB for more; 0.13 to 0.25 GB over PCIe"
+
+# Reserved over allocated at the peak, less one: 39 measured training steps (T4, RTX 4080; fitcheck-llm, can-i-finetune-this).
+SLACK_16BIT = (0.04, 0.06, 0.14)
+SLACK_KBIT = (0.055, 0.11, 0.14)  # the 16-bit copies of embedding and head stay behind as dead blocks
+SLACK_SOURCE = "reserved over allocated in 39 measured training steps: 1.04 to 1.14, median 1.06 (k-bit 1.11)"
+# Inference allocates its weights once, without waste; what comes and goes is rounded and fragmented like a training step.
+SLACK_SERVED = (0.02, 0.10, 0.35)
+# With eager attention the score matrices leave holes that nothing else fits: 1 to 3.3 of them, in fp32.
+EAGER_SCORES = (1.0, 2.0, 3.3)
+
+
+def context(w: Workload) -> Range:
+    if w.gpu.vendor == "apple":
+        return Range(0, 0, 0, "no context beside the buffers")
+    low, point, high, source = CONTEXT_MIB.get(w.gpu.architecture.split()[0] if w.gpu.architecture else "", CONTEXT_ELSEWHERE)
+    return Range(point * MIB, low * MIB, high * MIB, source)
+
+
+def workspace(w: Workload) -> int:
+    """One handle in inference; in training the autograd thread has a second one."""
+    each = WORKSPACE.get(w.gpu.architecture.split()[0] if w.gpu.architecture else "", WORKSPACE_ELSEWHERE)
+    if w.gpu.vendor != "nvidia" or w.engine.name in ("llama.cpp", "ollama"):
+        return 0
+    return each
+
+
+def nccl(w: Workload) -> Range:
+    """Communicators: none on one GPU, none where layers are handed on by plain copies."""
+    talking = w.gpus if w.task == "train" else w.tp * w.pp
+    if talking < 2 or w.gpu.vendor == "apple":
+        return Range(0, 0, 0, NCCL_SOURCE)
+    nvlink = w.gpu.marketed_gb >= 40 and w.gpu.per_node >= 8
+    point = (NCCL_PAIR if talking == 2 else NCCL_MORE) if nvlink else NCCL_PCIE
+    return Range(point, point // 2, 2 * point, NCCL_SOURCE)
+
+
+def slack(w: Workload, allocated: int, moving: int) -> Range:
+    """Reserved by the caching allocator and not allocated. ``moving``: allocated bytes that come and go during a run."""
+    if w.engine.name in ("llama.cpp", "ollama"):
+        return Range(0, 0, 0, "buffers are allocated once, at their size")
+    if w.task == "infer":
+        shares, base, source = SLACK_SERVED, moving, "a share of what comes and goes"
+    else:
+        shares, base, source = SLACK_KBIT if w.quantization != "none" else SLACK_16BIT, allocated, SLACK_SOURCE
+    low, point, high = (share * base for share in shares)
+    if w.task == "train" and w.attention == "eager":
+        heads = max((getattr(layer.mixer, "heads", 0) for layer, _ in w.model.kinds), default=0) // w.tp
+        scores = 4 * w.batch * heads * w.seq * w.seq
+        low, point, high = (part + many * scores for part, many in zip((low, point, high), EAGER_SCORES, strict=True))
+    return Range(round(point), round(low), round(high), source)
+
+
+def model_error(w: Workload) -> tuple[float, float]:
+    """How far allocated memory itself may be off, as shares below and above, at 90 %.
+
+    Known engine, one GPU: −2 to +4 % of measured rows; several GPUs −4 to +15 %.
+    """
+    several = w.gpus > 1
+    return (0.04, 0.10) if several else (0.02, 0.04)
+
+
+def interval(device: int, allocated: int, w: Workload, ranges: list[Range]) -> tuple[int, int]:
+    """The central interval of ``w.confidence`` around ``device``: independent errors, added in quadrature, each side for itself."""
+    below, above = model_error(w)
+    lows = [below * allocated, *(r.point - r.low for r in ranges)]
+    highs = [above * allocated, *(r.high - r.point for r in ranges)]
+    normal = NormalDist()
+    scale = normal.inv_cdf(0.5 + w.confidence / 2) / normal.inv_cdf(0.95)
+    return (
+        max(0, device - round(scale * math.hypot(*lows))),
+        device + round(scale * math.hypot(*highs)),
+    )

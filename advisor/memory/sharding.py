@@ -1,0 +1,108 @@
+"""What one rank holds: the part of the model that tensor, pipeline and expert parallelism leave it, and ZeRO's shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from advisor.errors import RequestError
+from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.workload import Workload
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One rank's part of the model, with the widths that are left to it; ``stage`` counts from 0."""
+
+    model: Model
+    embeds: bool = True
+    has_head: bool = True
+    stage: int = 0
+    stages: int = 1
+
+
+def ranks(w: Workload) -> Iterator[Rank]:
+    """The ranks that can be the fullest: of a pipeline or a chain of devices the first, one between and the last."""
+    stages = stage_count(w)
+    local = narrowed(w.model, w.tp, w.ep)
+    if stages == 1:
+        yield Rank(local)
+        return
+    depth = len(local.layers)
+    if stages > depth:
+        raise RequestError(f"{w.model.name} has {depth} layers, which cannot be divided over {stages} GPUs")
+    longest = math.ceil(depth / stages)
+    for stage in sorted({0, 1, stages - 1} & set(range(stages))):
+        # The fullest stage of its kind: the remainder goes to the first stages.
+        count = longest if stage < depth % stages or depth % stages == 0 else depth // stages
+        start = min(stage * longest, depth - count)
+        part = replace(local, layers=local.layers[start : start + count])
+        yield Rank(part, embeds=stage == 0, has_head=stage == stages - 1, stage=stage, stages=stages)
+
+
+def stage_count(w: Workload) -> int:
+    """Consecutive groups of layers, each on a GPU (or tensor-parallel group) of its own."""
+    if w.task == "infer" and not w.engine.serving and w.tp == w.pp == 1:
+        return w.gpus
+    return w.pp
+
+
+@lru_cache(maxsize=512)
+def narrowed(model: Model, tp: int, ep: int = 1) -> Model:
+    """The model as one tensor- and expert-parallel rank sees it: fewer heads, narrower feed-forward parts, a vocabulary shard."""
+    if tp == ep == 1:
+        return model
+    layers = {layer: _narrowed_layer(layer, tp, ep, model.name) for layer, _ in model.kinds}
+    return replace(
+        model,
+        vocab=math.ceil(model.vocab / tp),
+        layers=tuple(layers[layer] for layer in model.layers),
+        extra_parameters=model.extra_parameters,
+        stored=None,
+    )
+
+
+def _narrowed_layer(layer: Layer, tp: int, ep: int, name: str) -> Layer:
+    mixer, part = layer.mixer, layer.feed_forward
+    if isinstance(mixer, Attention | LatentAttention):
+        if mixer.heads % tp:
+            raise RequestError(f"tp: {tp} does not divide the {mixer.heads} attention heads of {name}")
+        mixer = replace(mixer, heads=mixer.heads // tp)
+        if isinstance(mixer, Attention):
+            mixer = replace(mixer, kv_heads=max(1, mixer.kv_heads // tp))  # replicated when there are fewer than ranks
+    if isinstance(part, Mlp):
+        part = replace(part, width=math.ceil(part.width / tp))
+    elif isinstance(part, Experts):
+        part = replace(
+            part,
+            count=math.ceil(part.count / ep),
+            width=math.ceil(part.width / tp),
+            shared_width=math.ceil(part.shared_width / tp),
+        )
+    return replace(layer, mixer=mixer, feed_forward=part)
+
+
+def tensor_degrees(model: Model, most: int) -> list[int]:
+    """Tensor-parallel degrees up to ``most`` that divide every layer's heads."""
+    heads = {layer.mixer.heads for layer, _ in model.kinds if isinstance(layer.mixer, Attention | LatentAttention)}
+    return [degree for degree in range(1, most + 1) if all(count % degree == 0 for count in heads)]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The fractions (one over these numbers) of weights, gradients and optimizer state that one data-parallel rank keeps."""
+
+    weights: int = 1
+    gradients: int = 1
+    states: int = 1
+
+
+def zero_shares(stage: int, data_parallel: int) -> Shares:
+    """ZeRO: stage 1 shards optimizer state, 2 gradients too, 3 weights too (arXiv 1910.02054)."""
+    return Shares(
+        weights=data_parallel if stage >= 3 else 1,
+        gradients=data_parallel if stage >= 2 else 1,
+        states=data_parallel if stage >= 1 else 1,
+    )
