@@ -8,7 +8,7 @@ from __future__ import annotations
 from advisor.memory import optimizers, runtime
 from advisor.memory.formats import FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import token_elements
-from advisor.memory.recipe import adapter_targets, deepspeed_masters, recipe_of, resident_width
+from advisor.memory.recipe import adapter_targets, deepspeed_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.training import local_seq, trained, trained_width
 from advisor.memory.weights import rank_sum
@@ -53,7 +53,7 @@ def _over(count: int) -> str:
 
 
 def _weights(w: Workload, rank: Rank, _phase: str) -> str:
-    held = rank_sum(rank, w.quantization, resident_width(w))
+    held = rank_sum(rank, storing(w))
     part = f"{held.elements:,} parameters"
     shares = zero_shares(w.zero, w.data_parallel).weights
     if w.quantization != "none":

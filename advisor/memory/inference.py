@@ -7,7 +7,7 @@ from advisor.memory.extent import size
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes
 from advisor.memory.passes import prefill_peaks
-from advisor.memory.recipe import recipe_of, resident_width
+from advisor.memory.recipe import recipe_of, storing
 from advisor.memory.sharding import Rank
 from advisor.memory.weights import largest_matrix, rank_sum
 from advisor.model import Layer
@@ -25,7 +25,7 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase on this rank, in bytes."""
     if w.offload:
         raise RequestError(f"offload: {w.offload[0]} is not estimated for inference yet")
-    weights = rank_sum(rank, w.quantization, resident_width(w)).bytes
+    weights = rank_sum(rank, storing(w)).bytes
     there = {"weights": weights}
     if w.quantization != "none" and FORMATS[w.quantization].buffer:
         there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good

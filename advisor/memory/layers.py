@@ -157,22 +157,22 @@ def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     groups = a.heads // a.kv_heads
     value_width = ops.width_of(v) * groups
     if kernel == "eager" or a.softcap:
-        return eager(net, a, q, repeated(k, groups), repeated(v, groups))
+        return eager(net, a, q, repeated(k, groups, a.kv_heads), repeated(v, groups, a.kv_heads))
     if net.tape.autocast:
         q, k, v = ops.to(q, HALF), ops.to(k, HALF), ops.to(v, HALF)
     if kernel != "flash":
-        k, v = repeated(k, groups), repeated(v, groups)
+        k, v = repeated(k, groups, a.kv_heads), repeated(v, groups, a.kv_heads)
     if kernel == "math":
         return math_attention(q, k, v, a.heads)
     saves = [q, k, v, net.tape.tensor(per_token(a.heads), FP32)]  # logsumexp
     if sliding:
-        saves.append(net.tape.tensor((0, 0, 0, 0, 1), q.width))  # additive mask, one per layer
+        saves.append(net.tape.tensor(scores_of(1), q.width))  # additive mask, one per layer and sequence
     return op([q, k, v], per_token(value_width), q.width, saves, saves_output=True)
 
 
-def repeated(x: Tensor, groups: int) -> Tensor:
-    """Keys or values copied to every query head; a no-op without groups."""
-    return x if groups == 1 else op([x], per_token(ops.width_of(x) * groups), x.width)
+def repeated(x: Tensor, groups: int, heads: int) -> Tensor:
+    """Keys or values copied to every query head; a view where there is nothing to copy, or a single head to show many times."""
+    return x if groups == 1 else op([x], per_token(ops.width_of(x) * groups), x.width, view=heads == 1)
 
 
 def scores_of(heads: int) -> Extent:
@@ -183,7 +183,7 @@ def eager(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """transformers' eager attention: scores in the computing type, softmax in fp32, weights cast back."""
     if net.tape.autocast:
         q, k, v = ops.to(q, HALF), ops.to(k, HALF), ops.to(v, HALF)
-    v = ops.contiguous(v)  # matmul flattens batch and heads, which a slice of a fused projection does not allow
+    k, v = ops.contiguous(k), ops.contiguous(v)  # matmul flattens batch and heads, which such views do not allow
     weights = ops.scaled(op([q, k], scores_of(a.heads), q.width, [q, k]))
     if a.softcap:
         capped = ops.scaled(weights)

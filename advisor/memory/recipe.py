@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.layers import Recipe
-from advisor.memory.weights import linear_names
+from advisor.memory.weights import Storing, linear_names
 from advisor.workload import Workload
 
 
@@ -29,6 +29,27 @@ def resident_width(w: Workload) -> int:
     if trains_fully(w) and w.precision.endswith("-mixed") and not deepspeed_masters(w):
         return 4
     return 2
+
+
+def storing(w: Workload) -> Storing:
+    """How the base weights lie on the card."""
+    return Storing(w.quantization, resident_width(w), blocks=not loads_into_one_block(w))
+
+
+def loads_into_one_block(w: Workload) -> bool:
+    """transformers since 4.50 first reserves one block for the whole model and cuts the weights out of it
+    (modeling_utils.py, caching_allocator_warmup), when it loads straight to the GPU; llama.cpp has one buffer."""
+    if w.engine.name in ("llama.cpp", "ollama"):
+        return True
+    return w.task == "infer" and w.engine.name == "transformers" and version_at_least(w.engine_version, 4, 50)
+
+
+def version_at_least(version: str | None, *wanted: int) -> bool:
+    """Whether a version such as ``4.46.2`` is that new; no version is the newest."""
+    if version is None:
+        return True
+    numbers = [int(part) if part.isdigit() else 0 for part in version.split(".")]
+    return tuple(numbers[: len(wanted)]) >= wanted
 
 
 def deepspeed_masters(w: Workload) -> bool:

@@ -14,7 +14,7 @@ from advisor.memory.formats import BYTES
 from advisor.memory.layers import Recipe
 from advisor.memory.parameters import Weight, layer_weights
 from advisor.memory.passes import Passes, stored_block, training_passes
-from advisor.memory.recipe import deepspeed_masters, recipe_of, resident_width, trains_fully
+from advisor.memory.recipe import deepspeed_masters, recipe_of, resident_width, storing, trains_fully
 from advisor.memory.shadow import Peak
 from advisor.memory.sharding import Rank, Shares, zero_shares
 from advisor.memory.weights import adapter_weights, held_outside, layer_sum, rank_sum
@@ -54,9 +54,7 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
 
 
 def _throughout(w: Workload, rank: Rank, recipe: Recipe, shares: Shares) -> Parts:
-    width = resident_width(w)
-    held = rank_sum(rank, w.quantization, width)
-    parts = {"weights": held.bytes // shares.weights}
+    parts = {"weights": rank_sum(rank, storing(w)).bytes // shares.weights}
     if "parameters" in w.offload:
         parts["weights"] = 0
     adapters = trained(w, rank) if not trains_fully(w) else ()
@@ -116,11 +114,12 @@ def _gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """Parameters that stage 3 has gathered for the layers at hand, and offloaded ones fetched back."""
     if w.zero < 3 and "parameters" not in w.offload:
         return 0
-    whole = rank_sum(rank, w.quantization, recipe.weight).bytes
+    how = storing(w)._replace(width=recipe.weight)
+    whole = rank_sum(rank, how).bytes
     if w.sharding == "deepspeed":
         return min(whole, LIVE_PARAMETERS * recipe.weight)
     # FSDP: the layer at work, the one that is prefetched, and the root unit with embedding and head.
-    layers = max(layer_sum(x, rank.model.hidden, w.quantization, recipe.weight).bytes for x, _ in rank.model.kinds)
+    layers = max(layer_sum(x, rank.model.hidden, how).bytes for x, _ in rank.model.kinds)
     root = sum(x.elements * recipe.weight for x in held_outside(rank))
     return min(whole, 2 * layers + root)
 

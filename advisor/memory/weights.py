@@ -11,8 +11,6 @@ from advisor.memory.parameters import Weight, layer_weights, outer_weights
 from advisor.memory.sharding import Rank
 from advisor.model import Layer, Model
 
-Target = tuple[str, ...]
-
 
 class Sum(NamedTuple):
     """Elements, and the bytes of the blocks that hold them."""
@@ -30,31 +28,41 @@ def quantizes(weight: Weight, quantization: str) -> bool:
     return FORMATS[quantization].everything and weight.kind in ("embedding", "head")
 
 
-def tensor_bytes(weight: Weight, quantization: str, width: int) -> int:
-    """Bytes of one weight: in the quantized format where that applies, else ``width`` an element."""
-    if not quantizes(weight, quantization):
-        return weight.copies * block(weight.rows * weight.cols * width)
-    return weight.copies * sum(block(part) for part in FORMATS[quantization].tensors(weight.rows, weight.cols))
+class Storing(NamedTuple):
+    """How weights lie on the card: the quantized format, the bytes of what is not quantized, and whether each tensor has an
+    allocator block of its own (else they are cut out of one large block, and nothing is lost to rounding)."""
+
+    quantization: str
+    width: int
+    blocks: bool = True
+
+
+def tensor_bytes(weight: Weight, how: Storing) -> int:
+    """Bytes of one weight."""
+    sizes: tuple[int, ...] = (weight.rows * weight.cols * how.width,)
+    if quantizes(weight, how.quantization):
+        sizes = FORMATS[how.quantization].tensors(weight.rows, weight.cols)
+    return weight.copies * sum(block(size) if how.blocks else size for size in sizes)
 
 
 @lru_cache(maxsize=4096)
-def layer_sum(layer: Layer, hidden: int, quantization: str, width: int) -> Sum:
+def layer_sum(layer: Layer, hidden: int, how: Storing) -> Sum:
     weights = layer_weights(layer, hidden)
-    return Sum(sum(x.elements for x in weights), sum(tensor_bytes(x, quantization, width) for x in weights))
+    return Sum(sum(x.elements for x in weights), sum(tensor_bytes(x, how) for x in weights))
 
 
 @lru_cache(maxsize=1024)
-def rank_sum(rank: Rank, quantization: str, width: int) -> Sum:
+def rank_sum(rank: Rank, how: Storing) -> Sum:
     """All weights of one rank."""
     model = rank.model
     elements, total = 0, 0
     for layer, many in model.kinds:
-        one = layer_sum(layer, model.hidden, quantization, width)
+        one = layer_sum(layer, model.hidden, how)
         elements, total = elements + many * one.elements, total + many * one.bytes
     for weight in held_outside(rank):
-        elements, total = elements + weight.elements, total + tensor_bytes(weight, quantization, width)
+        elements, total = elements + weight.elements, total + tensor_bytes(weight, how)
     if rank.embeds:
-        elements, total = elements + model.extra_parameters, total + model.extra_parameters * width
+        elements, total = elements + model.extra_parameters, total + model.extra_parameters * how.width
     return Sum(elements, total)
 
 
