@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -31,6 +31,7 @@ SQUEEZED_OUT = bytes(set(range(256)) - set(KEPT))
 # What a driver or a shop puts around a card's name
 MAKER = re.compile(r"^\s*(?:nvidia|amd|intel|apple|google|aws|huawei|tenstorrent)\b")
 BRAND = re.compile(r"\b(?:nvidia|geforce|tesla|amd|radeon|instinct|intel|apple|gpu|hbm\d?e?)\b")
+TUNED = re.compile(r"(?:[-_](?:instruct|chat|it|base|hf|pt|v\d[\d.]*))+$")
 UNIT = re.compile(r"(?<=\d)\s*gi?b\b")
 
 Record = dict[str, Any]
@@ -45,7 +46,8 @@ class ModelRecord:
     family: str
     published: int | None
     nominal: int | None
-    difference: str | None
+    counted: int | None  # by the shape
+    difference: str | None  # why the two counts differ, where they do
     context: int | None
     license: str | None
     source: str
@@ -98,18 +100,28 @@ def find_model(name: str) -> Model:
 def _find_model(name: str) -> Model:
     from advisor.model_files.config import model_from_config
 
-    record = _lookup("models", [squeeze(name)])
+    record = _listed_model(name)
     if record is None:
-        raise _unknown(
-            "model", "models", name, [squeeze(name)], "A folder or a config.json works too; `advise models` lists all"
-        )
+        hint = "A folder or a config.json works too; `advise models` lists all"
+        raise _unknown("model", "models", name, _similar_models(name), hint)
     model = model_from_config(record["config"], record["slug"])
     return replace(model, nominal=record.get("nominal"), max_context=record.get("context"), source=record["source"])
 
 
 def is_model_name(name: str) -> bool:
     """Whether the catalogue has a model of that name. Makes no model."""
-    return _lookup("models", [squeeze(name)]) is not None
+    return _listed_model(name) is not None
+
+
+def _listed_model(name: str) -> Record | None:
+    """The record of that name; behind its own owner an alias counts as well, since a tuning keeps the shape."""
+    owner, _, own = name.rpartition("/")
+    record = _lookup("models", [name])
+    if record is None and squeeze(owner):
+        sibling = _lookup("models", [own])
+        if sibling and squeeze(owner) == squeeze((sibling.get("hf_id") or "").rpartition("/")[0]):
+            return sibling
+    return record
 
 
 def models(text: str = "") -> list[ModelRecord]:
@@ -122,9 +134,9 @@ def models(text: str = "") -> list[ModelRecord]:
 @lru_cache(maxsize=32)
 def find_engine(name: str) -> Engine:
     """The habits of that engine."""
-    record = _lookup("engines", [squeeze(name)])
+    record = _lookup("engines", [name])
     if record is None:
-        raise _unknown("engine", "engines", name, [squeeze(name)], f"They are {', '.join(ENGINES)}")
+        raise _unknown("engine", "engines", name, [name], f"They are {', '.join(ENGINES)}")
     return Engine(**{**record, "notes": tuple(record.get("notes", ()))})
 
 
@@ -135,8 +147,9 @@ def _gpu(record: Record) -> Gpu:
 
 
 def _model_record(record: Record) -> ModelRecord:
-    keys = ("hf_id", "published", "nominal", "difference", "context", "license")
+    keys = ("hf_id", "published", "nominal", "counted", "context", "license")
     return ModelRecord(slug=record["slug"], family=record["family"], source=record["source"],
+                       difference=(record.get("difference") or {}).get("name"),
                        aliases=tuple(record.get("aliases", ())), **{key: record.get(key) for key in keys})  # fmt: skip
 
 
@@ -159,7 +172,13 @@ def _gpu_spellings(name: str) -> list[str]:
     """The name as it stands, and with less and less around it."""
     lower = name.lower()
     bare = BRAND.sub("", lower)
-    return list(dict.fromkeys(map(squeeze, (lower, MAKER.sub("", lower), bare, UNIT.sub("", bare)))))
+    return list(dict.fromkeys((lower, MAKER.sub("", lower), bare, UNIT.sub("", bare))))
+
+
+def _similar_models(name: str) -> list[str]:
+    """The name, without its owner, and without what only tells how it was trained: good to suggest, not to answer."""
+    own = name.lower().rpartition("/")[2]
+    return list(dict.fromkeys((name, own, TUNED.sub("", own))))
 
 
 @lru_cache(maxsize=8)
@@ -174,24 +193,45 @@ def _records(kind: str) -> tuple[Record, ...]:
     return tuple(json.loads(line) for line in _read(kind)[0] if line)
 
 
-def _names(record: Record) -> set[str]:
-    """Every squeezed name of a record."""
+def _names(record: Record) -> list[str]:
+    """Every name of a record: a Hugging Face id counts with and without its owner."""
     hf_id = record.get("hf_id") or ""
     given = (record.get("slug"), record.get("name"), hf_id, hf_id.rpartition("/")[2], *record.get("aliases", ()))
-    return {squeeze(name) for name in given if name}
+    return [name for name in given if name]
 
 
 def _lookup(kind: str, spellings: Iterable[str]) -> Record | None:
-    lines, squeezed = _read(kind)
-    for spelling in filter(None, spellings):
-        for hit in re.finditer(b'["/]' + spelling.encode() + b'"', squeezed):
-            record: Record = json.loads(lines[squeezed.count(b"\n", 0, hit.start())])
-            if spelling in _names(record):
-                return record
+    for spelling in spellings:
+        found = [record for record in _candidates(kind, squeeze(spelling)) if _called(record, spelling, squeeze)]
+        if len(found) > 1:  # opt-13b and opt-1.3b
+            found = [record for record in found if _called(record, spelling, _with_points)]
+        if len(found) == 1:
+            return found[0]
     return None
 
 
-def _filter(text: str) -> Any:
+def _candidates(kind: str, key: str) -> list[Record]:
+    """The records whose line has that as the whole or the end of a quoted text."""
+    lines, squeezed = _read(kind)
+    end = key.encode() + b'"'
+    numbers: dict[int, None] = {}
+    position = squeezed.find(end) if key else -1
+    while position >= 0:
+        if squeezed[position - 1 : position] in (b'"', b"/"):
+            numbers[squeezed.count(b"\n", 0, position)] = None
+        position = squeezed.find(end, position + 1)
+    return [json.loads(lines[number]) for number in numbers]
+
+
+def _called(record: Record, spelling: str, form: Callable[[str], str]) -> bool:
+    return form(spelling) in map(form, _names(record))
+
+
+def _with_points(name: str) -> str:
+    return re.sub("[^a-z0-9/.]", "", name.lower())
+
+
+def _filter(text: str) -> Callable[..., bool]:
     """A test of names: every word of the text begins one of their words, or one of them."""
     wanted = text.lower().split()
 
@@ -205,25 +245,27 @@ def _filter(text: str) -> Any:
 def _unknown(what: str, kind: str, name: str, spellings: list[str], hint: str) -> RequestError:
     """What to say of a name that is none: the members of the family it names, or the nearest names."""
     shown = name if len(name) <= 60 else name[:57] + "..."
-    slugs = {record.get("slug") or record["name"]: _names(record) for record in _records(kind)}
-    family = _family(spellings, slugs)
+    slugs = [record.get("slug") or record["name"] for record in _records(kind)]
+    family = _family(spellings, slugs) if "/" not in name else []
     if family:
         return RequestError(f"{shown} is {_listed(family)}: say which")
     from difflib import get_close_matches
 
-    owner = {key: slug for slug, keys in slugs.items() for key in keys}
-    near = dict.fromkeys(owner[key] for s in spellings for key in get_close_matches(s[:60], owner, 3))
+    owner = {squeeze(called): slug for slug, record in zip(slugs, _records(kind), strict=True) for called in _names(record)}
+    keys = [squeeze(spelling)[:60] for spelling in reversed(spellings)]
+    near = dict.fromkeys(owner[match] for key in keys for match in get_close_matches(key, owner, 3))
     question = f"did you mean {_listed(list(near)[:3])}?" if near else "none is like it."
     return RequestError(f'no {what} "{shown}": {question} {hint}')
 
 
-def _family(spellings: list[str], slugs: Iterable[str]) -> list[str]:
+def _family(spellings: list[str], slugs: list[str]) -> list[str]:
     """The slugs that go on where the name ends, at a word: v100 gives v100-16 and v100-32, not v100-16-pcie as well."""
+    wanted = set(map(_with_points, spellings)) - set(map(_with_points, slugs))
     members: list[str] = []
     for slug in sorted(slugs, key=lambda slug: (len(slug), slug)):
         words = slug.split("-")
-        begins = {squeeze("".join(words[:count])) for count in range(1, len(words))}
-        if begins & set(spellings) and not any(slug.startswith(f"{member}-") for member in members):
+        begins = {_with_points("".join(words[:count])) for count in range(1, len(words))}
+        if begins & wanted and not any(slug.startswith(f"{member}-") for member in members):
             members.append(slug)
     return members
 

@@ -232,13 +232,15 @@ def test_the_catalogue_names_no_place_of_ours() -> None:
 
 
 @pytest.fixture
-def two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A catalogue of two models, and a reader of configs that makes next to nothing."""
+def few_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A catalogue of three models, and a reader of configs that makes next to nothing."""
     records = [
         {"slug": "tiny-1.5b", "aliases": ["tiny"], "hf_id": "Some-Org/Tiny-1.5B-Instruct", "family": "Tiny", "published": 1_500,
-         "nominal": None, "difference": "tied head", "context": 2048, "source": "hub", "config": {"model_type": "llama"}},
+         "nominal": None, "counted": 1_400, "difference": {"name": "tied head", "parameters": 100}, "context": 2048, "source": "hub", "config": {"model_type": "llama"}},
         {"slug": "7b", "aliases": [], "hf_id": None, "family": "Size class", "published": None, "nominal": 7 * 10**9,
          "difference": None, "context": None, "source": "guide", "config": {"model_type": "llama"}},
+        {"slug": "tiny-15b", "aliases": [], "hf_id": "Some-Org/Tiny-15B", "family": "Tiny", "published": 15_000, "nominal": None,
+         "difference": None, "context": 2048, "source": "hub", "config": {"model_type": "llama"}},
     ]  # fmt: skip
     (tmp_path / "models.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
@@ -257,21 +259,30 @@ def two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         cache.cache_clear()
 
 
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 @pytest.mark.parametrize(
     "name",
-    ["tiny-1.5b", "TINY 1.5B", "tiny", "Some-Org/Tiny-1.5B-Instruct", "some_org/tiny-1.5b-instruct", "Tiny-1.5B-Instruct"],
+    [
+        "tiny-1.5b",
+        "TINY 1.5B",
+        "tiny",
+        "Some-Org/Tiny-1.5B-Instruct",
+        "some_org/tiny-1.5b-instruct",
+        "Tiny-1.5B-Instruct",
+        "Some-Org/tiny",
+    ],
 )
 def test_a_model_by_any_of_its_names(name: str) -> None:
-    """Slug, alias, Hugging Face id with and without its owner; the context is the catalogue's."""
+    """Slug, alias, Hugging Face id with and without its owner, alias behind the owner; the context is the catalogue's."""
     model = find_model(name)
     assert (model.name, model.max_context, model.source) == ("tiny-1.5b", 2048, "hub")
     assert is_model_name(name)
 
 
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 @pytest.mark.parametrize(
-    "name", ["./7b", "../tiny", "/tiny", "7b/", "models/7b", "Other-Org/Tiny-1.5B-Instruct", "", "llama", "slug"]
+    "name",
+    ["./7b", "../tiny", "/tiny", "7b/", "models/7b", "Other-Org/tiny", "Other-Org/Tiny-1.5B-Instruct", "", "llama", "slug"],
 )
 def test_what_is_no_name_of_a_model(name: str) -> None:
     """A path is no name, nor another owner's model, nor a word that stands in the record elsewhere."""
@@ -280,16 +291,30 @@ def test_what_is_no_name_of_a_model(name: str) -> None:
         find_model(name)
 
 
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_size_classes_carry_their_nominal_count_and_no_maximum() -> None:
     """7b is 7 × 10⁹ by name, and as long as one likes."""
     model = find_model("7b")
     assert (model.nominal, model.max_context) == (7_000_000_000, None)
 
 
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_models_are_listed_with_what_is_known_of_them() -> None:
     """All of them, or those that every word fits."""
-    assert [model.slug for model in models()] == ["tiny-1.5b", "7b"]
-    (found,) = models("some-org tiny")
-    assert (found.family, found.published, found.difference, found.license) == ("Tiny", 1_500, "tied head", None)
+    assert [model.slug for model in models()] == ["tiny-1.5b", "7b", "tiny-15b"]
+    (found,) = models("some-org tiny-1.5b")
+    assert (found.family, found.published, found.counted, found.difference) == ("Tiny", 1_500, 1_400, "tied head")
+
+
+@pytest.mark.usefixtures("few_models")
+def test_a_point_is_minded_where_it_tells_two_models_apart() -> None:
+    """OPT has a 1.3b and a 13b: punctuation is forgiven only as long as one model is meant."""
+    assert find_model("Tiny 15b").name == "tiny-15b"
+    assert find_model("tiny_1.5B").name == "tiny-1.5b"
+
+
+@pytest.mark.usefixtures("few_models")
+def test_an_unknown_tuning_gets_the_model_it_is_like() -> None:
+    """Another owner's or another tuning of a known model is not taken for it, but suggested first."""
+    with pytest.raises(RequestError, match=r"did you mean tiny-15b"):
+        find_model("Other-Org/Tiny-15B-Chat-v0.2")
