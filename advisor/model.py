@@ -8,7 +8,7 @@ embedding, its layers in order, a last norm and a head.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
@@ -28,6 +28,15 @@ Norm = Literal["rms", "rms-fp32", "rms-gemma", "layer", "layer-plain", "none"]
 #   parallel  x + mixer(norm(x)) + ffn(norm(x)), one norm for both      GPT-J, Phi, Cohere, Falcon 7B
 #   parallel2 the same with a norm for each branch                      GPT-NeoX, Falcon 40B
 Arrangement = Literal["pre", "sandwich", "post", "parallel", "parallel2"]
+
+
+def hashed_once(facts: object) -> int:
+    """The hash of frozen facts, worked out once: estimates look up what they know of a model thousands of times a second."""
+    known: int | None = facts.__dict__.get("_hash")
+    if known is None:
+        known = hash(tuple(getattr(facts, each.name) for each in fields(facts)))  # type: ignore[arg-type]
+        object.__setattr__(facts, "_hash", known)
+    return known
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,8 @@ class Layer:
     norm: Norm = "rms"
     names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama: (Llama's, its own)
 
+    __hash__ = hashed_once
+
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -148,16 +159,10 @@ class Model:
     quantization: str = "none"  # as published
     nominal: int | None = None  # the count that a size class is called by
     source: str = ""
-    stored: tuple[StoredTensor, ...] | None = field(default=None, compare=False)
+    stored: tuple[StoredTensor, ...] | None = None
     notes: tuple[str, ...] = ()
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.name, self.model_type, self.hidden, self.vocab, self.layers, self.dtype, self.quantization))
-
-    def __hash__(self) -> int:
-        """Worked out once: hundreds of layers are too many to hash for every look into a cache."""
-        return self._hash
+    __hash__ = hashed_once
 
     @cached_property
     def kinds(self) -> tuple[tuple[Layer, int], ...]:

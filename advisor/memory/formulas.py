@@ -5,6 +5,8 @@ The texts are made when they are shown; an estimate carries functions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from advisor.memory import optimizers, runtime
 from advisor.memory.formats import FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import token_elements
@@ -134,7 +136,7 @@ def _temporaries(w: Workload, rank: Rank, _phase: str) -> str:
     return f"{w.optimizer} makes a copy of what it steps: {sum(x.elements for x in trained(w, rank)):,} parameters"
 
 
-_TEXTS = {
+_TEXTS: dict[str, Callable[[Workload, Rank, str], str]] = {
     "weights": _weights,
     "adapter-weights": _adapters,
     "kv-cache": _kv,

@@ -13,7 +13,7 @@ from advisor.memory import operations as ops
 from advisor.memory.extent import Extent
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Parameter, Tape, Tensor, op
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model, hashed_once
 
 INDEX = 8  # bytes of an int64
 
@@ -42,6 +42,8 @@ class Recipe:
     masked: bool = False  # sliding layers take an explicit mask, which no flash kernel accepts
     fused_loss: bool = False  # the loss is computed chunk by chunk, never over all logits at once
     caches: bool = False  # keys and values go to a cache
+
+    __hash__ = hashed_once
 
 
 class Net:

@@ -195,10 +195,12 @@ def training_passes(recipe: Recipe, rank: Rank, *, checkpointed: bool, holds_log
     elif rank.has_head:
         end = loss_block(recipe, rank.model, holds_logits, adding)
 
+    ends = _ends(rank.model)
     forward: list[Peak] = []
     level = shared
-    for block in blocks:
-        forward += _above(level, block.forward)
+    for depth, block in enumerate(blocks):
+        if depth in ends:
+            forward += _above(level, block.forward)
         level = add(level, block.kept_forward)
     forward += _above(level, end.forward)
 
@@ -208,13 +210,22 @@ def training_passes(recipe: Recipe, rank: Rank, *, checkpointed: bool, holds_log
         gradients = (rank.model.vocab * rank.model.hidden * recipe.weight, 0, 0, 0, 0)
     backward = _above(kept, end.backward)
     level = kept
-    for block in reversed(blocks):
+    for depth, block in reversed(list(enumerate(blocks))):
         level = less(level, block.kept)
-        backward += _above(level, block.backward, gradients)
+        if depth in ends:
+            backward += _above(level, block.backward, gradients)
         gradients = add(gradients, block.gradients)
     if rank.embeds:
         backward += _above(shared, [embedding_peak(recipe, rank.model)], gradients)
     return Passes(envelope(forward), envelope(backward), add(kept, end.kept))
+
+
+def _ends(model: Model) -> set[int]:
+    """The first and the last layer of each kind. Between them what is kept falls as evenly as the gradients rise (or the other
+    way round), so that no layer between them stands higher than both."""
+    first = {layer: depth for depth, layer in reversed(list(enumerate(model.layers)))}
+    last = {layer: depth for depth, layer in enumerate(model.layers)}
+    return {*first.values(), *last.values()}
 
 
 def _blocks(recipe: Recipe, model: Model, checkpointed: bool, adding: bool) -> list[Block]:
@@ -237,8 +248,10 @@ def prefill_peaks(recipe: Recipe, rank: Rank) -> tuple[Peak, ...]:
     """A prefill's peaks above the weights; what is live throughout is the input's embedding and the rotary tables."""
     level = add(rotary_tables(recipe, rank.model), times(per_token(rank.model.hidden), recipe.stream))
     peaks: list[Peak] = []
-    for layer in rank.model.layers:
+    ends = _ends(rank.model)
+    for depth, layer in enumerate(rank.model.layers):
         block = cached_block(recipe, layer, rank.model.hidden)
-        peaks += _above(level, block.forward)
+        if depth in ends:
+            peaks += _above(level, block.forward)
         level = add(level, block.kept)
     return envelope([*peaks, *_above(level, [Peak(times(per_token(rank.model.hidden), 2 * recipe.stream))])])

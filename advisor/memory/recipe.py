@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.layers import Recipe
 from advisor.memory.weights import Storing, linear_names
@@ -63,6 +65,16 @@ def adapter_targets(w: Workload) -> frozenset[str]:
 
 def recipe_of(w: Workload) -> Recipe:
     """How the tensors of this workload's passes look."""
+    return _shared(_recipe(w))
+
+
+@lru_cache(maxsize=1024)
+def _shared(recipe: Recipe) -> Recipe:
+    """One object for equal recipes, so that what is remembered by recipe is found by identity."""
+    return recipe
+
+
+def _recipe(w: Workload) -> Recipe:
     width = resident_width(w)
     adapted = w.task == "train" and w.method != "full"
     quantized = w.quantization != "none"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from advisor.errors import RequestError
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model, hashed_once
 from advisor.workload import Workload
 
 
@@ -22,13 +22,15 @@ class Rank:
     stage: int = 0
     stages: int = 1
 
+    __hash__ = hashed_once
+
 
 def ranks(w: Workload) -> Iterator[Rank]:
     """The ranks that can be the fullest: of a pipeline or a chain of devices the first, one between and the last."""
     stages = stage_count(w)
     local = narrowed(w.model, w.tp, w.ep)
     if stages == 1:
-        yield Rank(local)
+        yield whole_rank(local)
         return
     depth = len(local.layers)
     if stages > depth:
@@ -40,6 +42,11 @@ def ranks(w: Workload) -> Iterator[Rank]:
         start = min(stage * longest, depth - count)
         part = replace(local, layers=local.layers[start : start + count])
         yield Rank(part, embeds=stage == 0, has_head=stage == stages - 1, stage=stage, stages=stages)
+
+
+@lru_cache(maxsize=256)
+def whole_rank(model: Model) -> Rank:
+    return Rank(model)
 
 
 def stage_count(w: Workload) -> int:

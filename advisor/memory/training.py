@@ -57,30 +57,45 @@ def _throughout(w: Workload, rank: Rank, recipe: Recipe, shares: Shares) -> Part
     parts = {"weights": rank_sum(rank, storing(w)).bytes // shares.weights}
     if "parameters" in w.offload:
         parts["weights"] = 0
-    adapters = trained(w, rank) if not trains_fully(w) else ()
-    parts["adapter-weights"] = sum(block(x.elements * recipe.adapter) for x in adapters)
+    if not trains_fully(w):
+        parts["adapter-weights"] = _sum(rank, _adapters(w, recipe), recipe.adapter)
     if "optimizer" not in w.offload:
         parts["optimizer-state"] = _states(w, rank, recipe) // shares.states
         if deepspeed_masters(w) and w.precision != "fp32":
-            parts["master-weights"] = sum(4 * x.elements for x in trained(w, rank)) // shares.states
+            parts["master-weights"] = 4 * trained_elements(w, rank, recipe) // shares.states
     parts["gathered-parameters"] = _gathered(w, rank, recipe)
     parts["communication-buffers"] = _buckets(w, rank, recipe)
     return parts
 
 
+Adapters = tuple[int, frozenset[str]]  # rank and targets
+
+
 @lru_cache(maxsize=1024)
-def _trained(rank: Rank, lora: tuple[int, frozenset[str]] | None) -> tuple[Weight, ...]:
+def _trained(rank: Rank, adapters: Adapters | None) -> tuple[Weight, ...]:
     model = rank.model
-    if lora is None:
+    if adapters is None:
         layers = (x for layer in model.layers for x in layer_weights(layer, model.hidden))
         return (*layers, *held_outside(rank))
-    return tuple(x for layer in model.layers for x in adapter_weights(layer, model.hidden, *lora))
+    return tuple(x for layer in model.layers for x in adapter_weights(layer, model.hidden, *adapters))
+
+
+def _adapters(w: Workload, recipe: Recipe) -> Adapters | None:
+    return None if trains_fully(w) else (recipe.rank, recipe.targets)
 
 
 def trained(w: Workload, rank: Rank) -> tuple[Weight, ...]:
     """The tensors that are trained on this rank: all weights, or the adapters."""
-    recipe = recipe_of(w)
-    return _trained(rank, None if trains_fully(w) else (recipe.rank, recipe.targets))
+    return _trained(rank, _adapters(w, recipe_of(w)))
+
+
+@lru_cache(maxsize=1024)
+def _elements(rank: Rank, adapters: Adapters | None) -> int:
+    return sum(x.elements for x in _trained(rank, adapters))
+
+
+def trained_elements(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    return _elements(rank, _adapters(w, recipe))
 
 
 def trained_width(w: Workload, recipe: Recipe) -> int:
@@ -88,26 +103,26 @@ def trained_width(w: Workload, recipe: Recipe) -> int:
     return resident_width(w) if trains_fully(w) else recipe.adapter
 
 
+@lru_cache(maxsize=1024)
+def _sum(rank: Rank, adapters: Adapters | None, width: int) -> int:
+    return sum(x.copies * block(x.rows * x.cols * width) for x in _trained(rank, adapters))
+
+
 def sum_gradients(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """Gradients have the type of what they belong to."""
-    return _sum(trained(w, rank), trained_width(w, recipe))
+    return _sum(rank, _adapters(w, recipe), trained_width(w, recipe))
 
 
-@lru_cache(maxsize=4096)
-def _sum(weights: tuple[Weight, ...], width: int) -> int:
-    return sum(x.copies * block(x.rows * x.cols * width) for x in weights)
+@lru_cache(maxsize=1024)
+def _sum_states(rank: Rank, adapters: Adapters | None, optimizer: str, width: int) -> int:
+    return sum(optimizers.state_bytes(optimizer, x, width) for x in _trained(rank, adapters))
 
 
 def _states(w: Workload, rank: Rank, recipe: Recipe) -> int:
     if not optimizers.OPTIMIZERS[w.optimizer].on_device:
         return 0
     width = 4 if deepspeed_masters(w) else trained_width(w, recipe)
-    return _sum_states(trained(w, rank), w.optimizer, width)
-
-
-@lru_cache(maxsize=4096)
-def _sum_states(weights: tuple[Weight, ...], optimizer: str, width: int) -> int:
-    return sum(optimizers.state_bytes(optimizer, x, width) for x in weights)
+    return _sum_states(rank, _adapters(w, recipe), w.optimizer, width)
 
 
 def _gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:
@@ -130,8 +145,7 @@ def _buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
     if w.zero == 0:
         return sum_gradients(w, rank, recipe) if w.data_parallel > 1 else 0
     if w.sharding == "deepspeed" and w.zero < 3:
-        elements = sum(x.elements for x in trained(w, rank))
-        return BUCKETS * min(BUCKET, elements) * recipe.weight
+        return BUCKETS * min(BUCKET, trained_elements(w, rank, recipe)) * recipe.weight
     return 0
 
 
@@ -198,8 +212,7 @@ def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int)
 
 
 def _step_temporaries(w: Workload, rank: Rank, recipe: Recipe) -> int:
-    elements = sum(x.elements for x in trained(w, rank))
-    shard = elements // zero_shares(w.zero, w.data_parallel).states
+    shard = trained_elements(w, rank, recipe) // zero_shares(w.zero, w.data_parallel).states
     copies = optimizers.step_copy(w.optimizer)
     if deepspeed_masters(w):
         # The fp32 gradient of what is being stepped, and the optimizer's own copy of it.
