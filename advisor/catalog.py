@@ -91,13 +91,9 @@ def gpus(text: str = "") -> list[Gpu]:
             if fits(gpu.slug, gpu.name, gpu.vendor, gpu.architecture, f"{gpu.marketed_gb:g}GB", *gpu.aliases)]  # fmt: skip
 
 
+@lru_cache(maxsize=64)
 def find_model(name: str) -> Model:
     """The model of that slug, alias or Hugging Face id, with or without its owner."""
-    return _find_model(name)
-
-
-@lru_cache(maxsize=64)
-def _find_model(name: str) -> Model:
     from advisor.model_files.config import model_from_config
 
     record = _listed_model(name)
