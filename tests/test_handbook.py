@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import advisor
 from advisor.engines import Engine
 from advisor.errors import RequestError
 from advisor.hardware import Gpu
@@ -453,3 +454,32 @@ def test_more_never_needs_less(job: dict[str, Any], key: str) -> None:
     assert handbook.estimate(more).device_bytes >= handbook.estimate(w).device_bytes
     wide = replace(w, precision="fp32", estimator="checklist")
     assert handbook.estimate(wide).device_bytes > handbook.estimate(replace(w, estimator="checklist")).device_bytes
+
+
+# Through the front door
+
+
+@pytest.mark.parametrize(
+    ("keys", "total"),
+    [
+        ({"gpu": "a100-80", "infer": "7b", "batch": 2, "estimator": "quick"}, 21_800_000_000),
+        ({"gpu": "a100-80", "train": "7b", "batch": 4, "estimator": "quick"}, 64_200_000_000),
+        ({"gpu": "a100-40", "infer": "13b", "batch": 2, "estimator": "checklist"}, 42_466_875_000),
+        ({"gpu": "a100-80", "train": "7b", "precision": "fp32", "estimator": "checklist"}, 135_877_500_000),
+        ({"gpu": "v100-16", "infer": "7b", "quantization": "int8", "estimator": "checklist"}, 11_474_375_000),
+    ],
+)
+def test_users_get_the_guides_figures(keys: dict[str, Any], total: int) -> None:
+    """The catalogue's size classes have the shapes of §1.3 and the nominal counts, and the defaults are the guide's."""
+    answer = advisor.estimate(**keys)
+    assert answer.device_bytes == total
+    assert answer.fits == (total <= {"v100-16": 16, "a100-40": 40, "a100-80": 80}[keys["gpu"]] * GB)
+
+
+def test_a_model_of_the_catalogue_counts_its_own_parameters() -> None:
+    """Llama 3.1 8B has 8,030,261,248 parameters (its safetensors index): 2 bytes each, × 4 with gradients and Adam."""
+    found = {
+        part.name: part.bytes for part in advisor.estimate(gpu="a100-80", train="llama-3.1-8b", estimator="checklist").parts
+    }
+    assert found["model"] == found["gradients"] == 2 * 8_030_261_248
+    assert found["optimizer-state"] == 4 * 8_030_261_248

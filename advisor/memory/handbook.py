@@ -86,7 +86,7 @@ def estimate(w: Workload) -> Estimate:
         peak_phase=None,
         phases={},
         parts=_parts(terms, total, f"memory guide {SECTION[w.estimator, w.task]}"),
-        notes=tuple(_notes(w)),
+        notes=(*w.notes, *_notes(w)),
     )
 
 
