@@ -6,7 +6,6 @@ and could change memory is refused by name, never guessed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -14,15 +13,16 @@ from typing import Any
 
 from advisor.errors import RequestError
 from advisor.model import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer, Mlp, Model
-from advisor.model_files.families import NOT_YET, WRAPPERS, Family, Rule, Wrapper
+from advisor.model_files.families import NOT_YET, WRAPPERS, Family, Wrapper
 from advisor.model_files.families_dense import DENSE
+from advisor.model_files.families_gpt import GPT
 from advisor.model_files.families_mixtures import MIXTURES
+from advisor.model_files.families_remote import REMOTE
+from advisor.model_files.keys import LARGEST, Keys, shown
 from advisor.model_files.quantized import published_quantization
 
-FAMILIES: dict[str, Family] = DENSE | MIXTURES
-_LARGEST = 2**40  # no size of a model comes near it
+FAMILIES: dict[str, Family] = DENSE | GPT | MIXTURES | REMOTE
 _MOST_LAYERS = 4096
-_STRUCTURAL = re.compile(r"_(layers|experts|heads|dim|rank|size|window)$")
 _TOWERS = "Only the language model is counted: its vision or audio towers come on top."
 # Keys that a family may know and one of its models not use, such as the window when it is switched off.
 _MAYBE_UNUSED = (
@@ -34,8 +34,6 @@ _MAYBE_UNUSED = (
     "num_key_value_heads",
     "sliding_window",
 )
-# Keys of every transformers configuration that end like a structural one and are settings of a run.
-_HARMLESS = {"chunk_size_feed_forward", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"}
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "half": "fp16", "float": "fp32"}
 _ACTIVATIONS: dict[str, Any] = {
     "silu": "silu",
@@ -50,87 +48,6 @@ _ACTIVATIONS: dict[str, Any] = {
 }
 
 
-class _Config:
-    """A config's keys in Llama's spelling, checked as they are read. A key that the family has no default for is not read."""
-
-    def __init__(self, config: Mapping[str, Any], family: Family, model_type: str) -> None:
-        self.model_type = model_type
-        # Where a config has both spellings, the family's own goes first.
-        self._written = {key: key for key in config if key not in family.aliases}
-        self._written |= {family.aliases[key]: key for key in config if key in family.aliases}
-        self._values = {**family.defaults, **{key: config[written] for key, written in self._written.items()}}
-        known = set(family.defaults) | set(family.fixed)
-        if family.translate:
-            translated = family.translate(self._values)
-            known |= {key for key, value in translated.items() if self._values.get(key) is not value}
-            self._values = translated
-        self._known = known
-        self._read = set(family.harmless) | _HARMLESS
-
-    def get(self, key: str) -> Any:
-        """The value as it stands, or None."""
-        if key not in self._known:
-            return None
-        self._read.add(key)
-        return self._values.get(key)
-
-    def fail(self, key: str, why: str) -> RequestError:
-        written = self._written.get(key, key)
-        return RequestError(f"{self.model_type}: {written} {why}")
-
-    def count(self, key: str) -> int:
-        """A whole number of at least 1."""
-        value = self.optional(key)
-        if value is None:
-            raise self.fail(key, "is missing from the config")
-        return value
-
-    def optional(self, key: str, least: int = 1) -> int | None:
-        """A whole number, or None where the config has null or nothing."""
-        value = self.get(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.fail(key, f"must be a whole number, not {_shown(value)}")
-        if not least <= value <= _LARGEST:
-            raise self.fail(key, f"must be between {least} and 2**40, not {_shown(value)}")
-        return value
-
-    def says(self, rule: Rule) -> bool:
-        """A fact of the family, or what the config says under that key."""
-        if isinstance(rule, bool):
-            return rule
-        value = self.get(rule)
-        if value is not None and not isinstance(value, bool):
-            raise self.fail(rule, f"must be true or false, not {_shown(value)}")
-        return bool(value)
-
-    def share(self, key: str) -> float:
-        """A probability; nothing and null are 0."""
-        value = self.get(key)
-        if value is None:
-            return 0.0
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise self.fail(key, f"must be between 0 and 1, not {_shown(value)}")
-        return float(value)
-
-    def each(self, key: str, length: int | None = None) -> list[Any]:
-        """A list, empty where the config has null or nothing."""
-        value = self.get(key)
-        if value is None:
-            return []
-        if not isinstance(value, list) or (length is not None and len(value) != length):
-            raise self.fail(key, f"must be a list{f' of {length}, one for each layer' if length else ''}, not {_shown(value)}")
-        return value
-
-    def refuse_unread(self) -> None:
-        """Stop at a key that nobody read and that looks as if it changed the shape of the model."""
-        for key, written in self._written.items():
-            value = self._values.get(key)
-            if key not in self._read and _STRUCTURAL.search(written) and value is not None and value != 0:
-                raise self.fail(key, f"= {_shown(value)} is not understood, and it looks as if it changed the model's size")
-
-
 def model_from_config(config: Mapping[str, Any], name: str) -> Model:
     """The facts of the model that a Hugging Face config describes."""
     model_type = config.get("model_type") if isinstance(config, Mapping) else None
@@ -142,7 +59,7 @@ def model_from_config(config: Mapping[str, Any], name: str) -> Model:
     family = FAMILIES.get(model_type)
     if family is None:
         raise RequestError(f"{name}: {_unknown(model_type)}")
-    return _model(_Config(config, family, model_type), family, config, name)
+    return _model(Keys(config, family, model_type), family, config, name)
 
 
 def _with_towers(model: Model, config: Mapping[str, Any]) -> Model:
@@ -150,8 +67,8 @@ def _with_towers(model: Model, config: Mapping[str, Any]) -> Model:
     extra = config.get("extra_parameters")
     if extra is None:
         return replace(model, notes=(*model.notes, _TOWERS))
-    if isinstance(extra, bool) or not isinstance(extra, int) or not 0 < extra <= _LARGEST:
-        raise RequestError(f"extra_parameters must be a whole number, not {_shown(extra)}")
+    if isinstance(extra, bool) or not isinstance(extra, int) or not 0 < extra <= LARGEST:
+        raise RequestError(f"extra_parameters must be a whole number, not {shown(extra)}")
     return replace(model, extra_parameters=extra, extra_name="vision or audio towers")
 
 
@@ -159,7 +76,7 @@ def _language_part(config: Mapping[str, Any], wrapper: Wrapper) -> Mapping[str, 
     """The config of the language model inside a multimodal one; the first Qwen-VL configs have its keys on top."""
     part = config.get("text_config", config)
     if not isinstance(part, Mapping):
-        raise RequestError(f"text_config must be an object, not {_shown(part)}")
+        raise RequestError(f"text_config must be an object, not {shown(part)}")
     said = config.get("tie_word_embeddings")
     inner = part.get("tie_word_embeddings")
     tied = inner if said is None or (wrapper.either and inner is True) else said
@@ -172,22 +89,16 @@ def _language_part(config: Mapping[str, Any], wrapper: Wrapper) -> Mapping[str, 
 
 def _unknown(model_type: str) -> str:
     if model_type in NOT_YET:
-        return f"{model_type} has {NOT_YET[model_type]}, which are not estimated yet"
+        return f"the {NOT_YET[model_type]} of {model_type} are not estimated yet"
     near = get_close_matches(model_type[:80], [*FAMILIES, *WRAPPERS], n=1, cutoff=0.4)
     hint = f"; the nearest known is {near[0]}" if near else ""
-    return f"the model_type {_shown(model_type)} is not known{hint}"
+    return f"the model_type {shown(model_type)} is not known{hint}"
 
 
-def _shown(value: object) -> str:
-    """The value on one line, short."""
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _model(keys: _Config, family: Family, config: Mapping[str, Any], name: str) -> Model:
+def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> Model:
     for key, value in family.fixed.items():
         if keys.get(key) not in (None, value):
-            raise keys.fail(key, f"= {_shown(keys.get(key))} is not estimated yet")
+            raise keys.fail(key, f"= {shown(keys.get(key))} is not estimated yet")
     layers = keys.count("num_hidden_layers")
     if layers > _MOST_LAYERS:
         raise keys.fail("num_hidden_layers", f"must be at most {_MOST_LAYERS}, not {layers}")
@@ -219,7 +130,7 @@ def _model(keys: _Config, family: Family, config: Mapping[str, Any], name: str) 
     return model
 
 
-def _layers(keys: _Config, family: Family, layers: int) -> tuple[Layer, ...]:
+def _layers(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
     windows, sparse = _windows(keys, family, layers), _sparse(keys, family, layers)
     mixers = {window: _mixer(keys, family, window) for window in dict.fromkeys(windows)}
     parts = {here: _experts(keys, family) if here else _mlp(keys, family) for here in dict.fromkeys(sparse)}
@@ -230,7 +141,7 @@ def _layers(keys: _Config, family: Family, layers: int) -> tuple[Layer, ...]:
     )
 
 
-def _mixer(keys: _Config, family: Family, window: int | None) -> Mixer:
+def _mixer(keys: Keys, family: Family, window: int | None) -> Mixer:
     heads, hidden = keys.count("num_attention_heads"), keys.count("hidden_size")
     if family.latent:
         return LatentAttention(
@@ -267,10 +178,10 @@ def _mixer(keys: _Config, family: Family, window: int | None) -> Mixer:
     )
 
 
-def _mlp(keys: _Config, family: Family) -> Mlp:
+def _mlp(keys: Keys, family: Family) -> Mlp:
     activation = keys.get("hidden_act")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
-        raise keys.fail("hidden_act", f"= {_shown(activation)} is not known")
+        raise keys.fail("hidden_act", f"= {shown(activation)} is not known")
     width = keys.optional("intermediate_size")
     if width is None and family.gated:
         raise keys.fail("intermediate_size", "is missing from the config")
@@ -283,7 +194,7 @@ def _mlp(keys: _Config, family: Family) -> Mlp:
     )
 
 
-def _experts(keys: _Config, family: Family) -> FeedForward:
+def _experts(keys: Keys, family: Family) -> FeedForward:
     count, width = keys.count("num_experts"), keys.count(family.expert_width)
     active = keys.count("num_experts_per_tok")
     if active > count:
@@ -304,7 +215,7 @@ def _experts(keys: _Config, family: Family) -> FeedForward:
     )
 
 
-def _windows(keys: _Config, family: Family, layers: int) -> list[int | None]:
+def _windows(keys: Keys, family: Family, layers: int) -> list[int | None]:
     """The window of each layer; None where it sees everything."""
     kinds = keys.each("layer_types", layers) if family.layer_types else []
     window = keys.optional("sliding_window", least=0)
@@ -315,12 +226,12 @@ def _windows(keys: _Config, family: Family, layers: int) -> list[int | None]:
     if kinds:
         wrong = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention", "chunked_attention")]
         if wrong:
-            raise keys.fail("layer_types", f"has {_shown(wrong[0])}, which is not estimated yet")
+            raise keys.fail("layer_types", f"has {shown(wrong[0])}, which is not estimated yet")
         return [None if kind == "full_attention" else window for kind in kinds]
     return [window if _WINDOWED[family.windows](keys, layer) else None for layer in range(layers)]
 
 
-_WINDOWED: dict[str, Callable[[_Config, int], bool]] = {
+_WINDOWED: dict[str, Callable[[Keys, int], bool]] = {
     "none": lambda keys, layer: False,
     "every": lambda keys, layer: True,
     "pattern": lambda keys, layer: (layer + 1) % keys.count("sliding_window_pattern") != 0,
@@ -329,7 +240,7 @@ _WINDOWED: dict[str, Callable[[_Config, int], bool]] = {
 }
 
 
-def _sparse(keys: _Config, family: Family, layers: int) -> list[bool]:
+def _sparse(keys: Keys, family: Family, layers: int) -> list[bool]:
     """Whether each layer's feed-forward part is a mixture of experts."""
     if family.sparse is None:
         return [False] * layers
@@ -337,12 +248,12 @@ def _sparse(keys: _Config, family: Family, layers: int) -> list[bool]:
     if kinds:
         wrong = [kind for kind in kinds if kind not in ("sparse", "dense")]
         if wrong:
-            raise keys.fail("mlp_layer_types", f"has {_shown(wrong[0])}, which is not known")
+            raise keys.fail("mlp_layer_types", f"has {shown(wrong[0])}, which is not known")
         return [kind == "sparse" for kind in kinds]
     return [_SPARSE[family.sparse](keys, layer) for layer in range(layers)]
 
 
-_SPARSE: dict[str, Callable[[_Config, int], bool]] = {
+_SPARSE: dict[str, Callable[[Keys, int], bool]] = {
     "all": lambda keys, layer: True,
     "after-dense": lambda keys, layer: layer >= (keys.optional("first_k_dense_replace", least=0) or 0),
     "step": lambda keys, layer: (
@@ -361,5 +272,5 @@ def _dtype(config: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
         return "fp32", ("The config names no dtype: fp32, PyTorch's own default.",)
     dtype = _DTYPES.get(str(written).removeprefix("torch."))
     if dtype is None:
-        raise RequestError(f"the dtype {_shown(written)} is not one of bfloat16, float16, float32")
+        raise RequestError(f"the dtype {shown(written)} is not one of bfloat16, float16, float32")
     return dtype, ()

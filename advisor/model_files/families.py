@@ -75,7 +75,7 @@ def like(family: Family, defaults: Mapping[str, Any], **changes: Any) -> Family:
     return replace(family, defaults={**family.defaults, **defaults}, **changes)
 
 
-# Known architectures that hold something the estimators cannot work out yet, and what that is.
+# Known architectures with something that the estimators cannot work out yet, and what that is.
 NOT_YET: dict[str, str] = {
     **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "state-space layers"),
     **dict.fromkeys(("jamba", "zamba", "zamba2", "falcon_h1", "nemotron_h", "granitemoehybrid", "bamba"), "state-space layers"),
@@ -83,16 +83,17 @@ NOT_YET: dict[str, str] = {
     **dict.fromkeys(("kimi_linear", "kimi_k3", "minimax", "olmo_hybrid"), "linear-attention layers"),
     **dict.fromkeys(("lfm2", "lfm2_moe"), "convolution layers"),
     **dict.fromkeys(("recurrent_gemma", "rwkv", "xlstm"), "recurrent layers"),
-    **dict.fromkeys(("deepseek_v32", "deepseek_v4", "glm_moe_dsa"), "sparse attention with an indexer"),
-    **dict.fromkeys(("minimax_m3_vl", "minimax_m3_vl_text"), "sparse attention with an indexer"),
-    **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), "embeddings for each layer and shared KV caches"),
+    **dict.fromkeys(("deepseek_v32", "deepseek_v4", "glm_moe_dsa"), "sparse-attention indexers"),
+    **dict.fromkeys(("minimax_m3_vl", "minimax_m3_vl_text"), "sparse-attention indexers"),
+    **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), "per-layer embeddings and shared KV caches"),
     **dict.fromkeys(("mllama", "mllama_text_model"), "cross-attention layers"),
     "longcat_flash": "layers of two attentions with experts beside them",
-    "mimo_v2_flash": "values narrower than keys and heads that differ by layer",
+    "mimo_v2_flash": "heads that differ from layer to layer",
     "nemotron-nas": "layers of different widths",
-    "phi3small": "block-sparse attention",
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "distilbert", "electra", "deberta-v2", "modernbert"), "an encoder"),
-    **dict.fromkeys(("t5", "mt5", "umt5", "bart", "whisper"), "an encoder and a decoder"),
+    "phi3small": "block-sparse attention layers",
+    **dict.fromkeys(("grok-2", "step3p5"), "its layers"),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "distilbert", "electra", "deberta-v2", "modernbert"), "encoder layers"),
+    **dict.fromkeys(("t5", "mt5", "umt5", "bart", "whisper"), "encoder layers"),
 }
 
 
