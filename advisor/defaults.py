@@ -140,8 +140,8 @@ def _parallel(job: Job, task: str, gpu: Gpu, engine: Engine) -> dict[str, int]:
     if gpus % group:
         degrees = "tp × pp × cp" if task == "train" else "tp × pp"
         raise RequestError(f"gpus: {gpus} cannot be divided by {degrees} = {group}")
-    if task == "train" and (gpus // group) % ep:
-        raise RequestError(f"ep: {ep} does not divide the {gpus // group} data-parallel ranks")
+    if task == "train" and (gpus // pp) % ep:
+        raise RequestError(f"ep: {ep} does not divide the {gpus // pp} GPUs of a pipeline stage")
     return {
         "gpus": gpus,
         "max_gpus": max(job.max_gpus or 8, gpus),
@@ -197,7 +197,7 @@ def _targets(job: Job, model: Model) -> tuple[str, ...]:
         return asked
     from advisor.memory.weights import linear_names
 
-    known = linear_names(model)
+    known = {*linear_names(model), "lm_head"}
     for name in asked:
         if name not in known:
             raise RequestError(f"lora-targets: {model.name} has no {name}; it has {', '.join(sorted(known))}")

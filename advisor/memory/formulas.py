@@ -10,10 +10,10 @@ from collections.abc import Callable
 from advisor.memory import optimizers, runtime
 from advisor.memory.formats import FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import token_elements
-from advisor.memory.recipe import adapter_targets, deepspeed_masters, recipe_of, resident_width, storing
+from advisor.memory.recipe import deepspeed_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.training import local_seq, trained, trained_width
-from advisor.memory.weights import rank_sum
+from advisor.memory.weights import adapter_targets, rank_sum
 from advisor.workload import Workload
 
 SHADOW = "the layer's code in transformers 5.23 and PyTorch's derivatives.yaml, tensor by tensor"
@@ -65,7 +65,7 @@ def _weights(w: Workload, rank: Rank, _phase: str) -> str:
 
 
 def _adapters(w: Workload, rank: Rank, _phase: str) -> str:
-    names = len(adapter_targets(w))
+    names = len(adapter_targets(w.model, w.lora_targets))
     elements = sum(x.elements for x in trained(w, rank))
     return f"rank {w.lora_rank} on {names} modules a layer: {elements:,} parameters × {recipe_of(w).adapter} B"
 

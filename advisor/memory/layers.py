@@ -13,6 +13,7 @@ from advisor.memory import operations as ops
 from advisor.memory.extent import Extent
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Parameter, Tape, Tensor, op
+from advisor.memory.weights import expert_rank
 from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model, hashed_once
 
 INDEX = 8  # bytes of an int64
@@ -61,11 +62,11 @@ class Net:
         self._weights.append(made)
         return made
 
-    def linear(self, name: str, x: Tensor, out: int, *, bias: bool = False) -> Tensor:
+    def linear(self, name: str, x: Tensor, out: int, *, bias: bool = False, quantized: bool = True) -> Tensor:
         """A linear layer by its module name, and its adapter when the name is a target."""
         recipe = self.recipe
         weight = self.weight(ops.width_of(x) * out)
-        if recipe.quantized:
+        if recipe.quantized and quantized:
             result = ops.dequantized_linear(x, weight, out, recipe.compute)
         else:
             result = ops.linear(x, weight, out, self.weight(out) if bias else None)
@@ -291,7 +292,7 @@ def routed_experts(net: Net, e: Experts, x: Tensor, chosen: Tensor, hidden: int)
     selected = op([x], per_token(copies * hidden), x.width, [sources])
     sorted_weights = op([chosen], per_token(copies), chosen.width, [order])
     wide = 2 * e.width if e.gated else e.width
-    out = grouped(net, selected, hidden * wide * e.count, copies * wide)
+    out = grouped(net, "experts.gate_up_proj" if e.gated else "experts.up_proj", e, selected, hidden, wide)
     if e.gated:
         gate, up = ops.split(out, [copies * e.width, copies * e.width])
         del out
@@ -299,19 +300,30 @@ def routed_experts(net: Net, e: Experts, x: Tensor, chosen: Tensor, hidden: int)
         del gate, up
     else:
         out = ops.activation(out, "relu2")
-    out = grouped(net, out, e.width * hidden * e.count, copies * hidden)
+    out = grouped(net, "experts.down_proj", e, out, e.width, hidden)
     weighted = ops.multiply_rows(out, sorted_weights)
     back = net.tape.tensor(per_token(copies), INDEX)
     weighted = op([weighted], weighted.elements, weighted.width, [back])
     return op([weighted], per_token(hidden), x.width)
 
 
-def grouped(net: Net, x: Tensor, elements: int, out: int) -> Tensor:
-    """One product for all experts: keeps its input when the experts are trained."""
-    weight = net.weight(elements)
+def grouped(net: Net, name: str, e: Experts, x: Tensor, into: int, out: int) -> Tensor:
+    """One product for all experts: keeps its input when the experts are trained.
+
+    PEFT adds an adapter of experts to the weights themselves: a merged copy of all of them, and its gradient.
+    """
+    recipe = net.recipe
+    weight = net.weight(e.count * into * out)
+    width = per_token(e.active * out)
     if net.tape.autocast and weight.width == FP32:  # grouped_mm is not on autocast's list: the input goes to the weights' type
         x = ops.to(x, FP32)
-    return op([x], per_token(out), max(x.width, weight.width), [x] if weight.trainable else [], weight=weight)
+    if recipe.rank and name in recipe.targets:
+        rank = expert_rank(name, recipe.rank) * e.count
+        adapter = Parameter(rank * (into + out), recipe.adapter, True)
+        source = Tensor(net.tape, net.tape.outside, (weight.elements, 0, 0, 0, 0), weight.width, False, None)
+        merged = op([source], source.elements, weight.width, weight=adapter)
+        return op([x, merged], width, x.width, [x, merged])
+    return op([x], width, max(x.width, weight.width), [x] if weight.trainable else [], weight=weight)
 
 
 # --- layers and the head ---------------------------------------------------------------------------------------------
@@ -366,7 +378,7 @@ def head_forward(net: Net, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     hidden = net.norm(model.norm, x) if model.final_norm else x
     del x
-    logits = ops.linear(hidden, net.weight(model.hidden * model.vocab), model.vocab)
+    logits = net.linear("lm_head", hidden, model.vocab, quantized=False)
     if model.logit_softcap:
         bent = ops.scaled(logits)
         bent = op([bent], bent.elements, bent.width, saves_output=True)

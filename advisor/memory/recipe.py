@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.layers import Recipe
-from advisor.memory.weights import Storing, linear_names
+from advisor.memory.weights import Storing, adapter_targets
 from advisor.workload import Workload
 
 
@@ -59,10 +59,6 @@ def deepspeed_masters(w: Workload) -> bool:
     return w.task == "train" and w.zero > 0 and w.sharding == "deepspeed" and w.precision != "fp32"
 
 
-def adapter_targets(w: Workload) -> frozenset[str]:
-    return linear_names(w.model) if w.lora_targets == ("all-linear",) else frozenset(w.lora_targets)
-
-
 def recipe_of(w: Workload) -> Recipe:
     """How the tensors of this workload's passes look."""
     return _shared(_recipe(w))
@@ -90,7 +86,7 @@ def _recipe(w: Workload) -> Recipe:
         trainable=not adapted,
         quantized=quantized and FORMATS[w.quantization].unpacks,
         rank=w.lora_rank if adapted else 0,
-        targets=adapter_targets(w) if adapted else frozenset(),
+        targets=adapter_targets(w.model, w.lora_targets) if adapted else frozenset(),
         adapter=BYTES[w.adapter_precision],
         dropout=adapted and w.lora_dropout > 0,
         kernel=w.attention,

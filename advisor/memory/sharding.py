@@ -40,7 +40,7 @@ def ranks(w: Workload) -> Iterator[Rank]:
         # The fullest stage of its kind: the remainder goes to the first stages.
         count = longest if stage < depth % stages or depth % stages == 0 else depth // stages
         start = min(stage * longest, depth - count)
-        part = replace(local, layers=local.layers[start : start + count])
+        part = replace(local, layers=local.layers[start : start + count], stored=None)
         yield Rank(part, embeds=stage == 0, has_head=stage == stages - 1, stage=stage, stages=stages)
 
 

@@ -17,7 +17,7 @@ from advisor.memory.passes import Passes, stored_block, training_passes
 from advisor.memory.recipe import deepspeed_masters, recipe_of, resident_width, storing, trains_fully
 from advisor.memory.shadow import Peak
 from advisor.memory.sharding import Rank, Shares, zero_shares
-from advisor.memory.weights import adapter_weights, held_outside, layer_sum, rank_sum
+from advisor.memory.weights import adapter_of, adapter_weights, held_outside, layer_sum, rank_sum
 from advisor.workload import Workload
 
 Parts = dict[str, int]
@@ -77,7 +77,9 @@ def _trained(rank: Rank, adapters: Adapters | None) -> tuple[Weight, ...]:
     if adapters is None:
         layers = (x for layer in model.layers for x in layer_weights(layer, model.hidden))
         return (*layers, *held_outside(rank))
-    return tuple(x for layer in model.layers for x in adapter_weights(layer, model.hidden, *adapters))
+    heads = [x for x in held_outside(rank) if x.name == "lm_head"] or [Weight("lm_head", model.vocab, model.hidden, "head")]
+    of_head = adapter_of(heads[0], adapters[0]) if "lm_head" in adapters[1] and rank.has_head else ()
+    return (*(x for layer in model.layers for x in adapter_weights(layer, model.hidden, *adapters)), *of_head)
 
 
 def _adapters(w: Workload, recipe: Recipe) -> Adapters | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.memory.allocator import block
-from advisor.memory.formats import FORMATS
+from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.parameters import Weight, layer_weights, outer_weights
 from advisor.memory.sharding import Rank
-from advisor.model import Layer, Model
+from advisor.model import Experts, Layer, Model, StoredTensor
 
 
 class Sum(NamedTuple):
@@ -53,8 +55,11 @@ def layer_sum(layer: Layer, hidden: int, how: Storing) -> Sum:
 
 @lru_cache(maxsize=1024)
 def rank_sum(rank: Rank, how: Storing) -> Sum:
-    """All weights of one rank."""
+    """All weights of one rank: as its checkpoint's headers have them if it is held as published, else by its shape."""
     model = rank.model
+    if model.stored and how.quantization == model.quantization and how.width == BYTES[model.dtype]:
+        loaded = [x for x in model.stored if _is_loaded(x, model)]
+        return Sum(sum(x.elements for x in loaded), sum(block(x.bytes) if how.blocks else x.bytes for x in loaded))
     elements, total = 0, 0
     for layer, many in model.kinds:
         one = layer_sum(layer, model.hidden, how)
@@ -64,6 +69,16 @@ def rank_sum(rank: Rank, how: Storing) -> Sum:
     if rank.embeds:
         elements, total = elements + model.extra_parameters, total + model.extra_parameters * how.width
     return Sum(elements, total)
+
+
+def _is_loaded(tensor: StoredTensor, model: Model) -> bool:
+    """transformers leaves out a tied head's second copy, rotary and mask buffers, and layers behind the last (MTP)."""
+    if tensor.name.endswith("lm_head.weight") and model.tied:
+        return False
+    if tensor.name.endswith((".inv_freq", ".attn.bias", ".masked_bias", ".attention.bias")):
+        return False
+    depth = re.search(r"\blayers\.(\d+)\.", tensor.name)
+    return depth is None or int(depth[1]) < len(model.layers)
 
 
 def held_outside(rank: Rank) -> tuple[Weight, ...]:
@@ -94,16 +109,46 @@ def largest_matrix(model: Model) -> int:
     )
 
 
-def adapter_weights(layer: Layer, hidden: int, rank: int, targets: frozenset[str]) -> tuple[Weight, ...]:
+EXPERT_NAMES = {"gate_proj": "experts.gate_up_proj", "up_proj": "experts.gate_up_proj", "down_proj": "experts.down_proj"}
+ROUTER = "gate"
+
+
+@lru_cache(maxsize=256)
+def adapter_targets(model: Model, asked: tuple[str, ...]) -> frozenset[str]:
+    """The modules that get an adapter, by their last name; experts by ``experts.`` and theirs.
+
+    PEFT 0.21 reads the names of a feed-forward part in a mixture as its experts', and puts `all-linear` on the attention, the
+    experts and the router (transformers_weight_conversion.py).
+    """
+    everything = asked == ("all-linear",)
+    names = linear_names(model) if everything else frozenset(asked)
+    if not any(isinstance(layer.feed_forward, Experts) for layer, _ in model.kinds):
+        return names
+    ours = {ROUTER, *EXPERT_NAMES.values()} if everything else {EXPERT_NAMES[name] for name in names if name in EXPERT_NAMES}
+    return frozenset((names - EXPERT_NAMES.keys()) | ours)
+
+
+def adapter_weights(layer: Layer, hidden: int, rank: int, targets: frozenset[str]) -> Iterator[Weight]:
     """The two matrices of each LoRA adapter of a layer (Hu et al., arXiv 2106.09685)."""
-    return tuple(
-        piece
-        for weight in layer_weights(layer, hidden)
-        if weight.kind == "linear" and last_name(weight.name) in targets
-        for piece in (
-            Weight(f"{weight.name}.lora_A", rank, weight.cols, "linear"),
-            Weight(f"{weight.name}.lora_B", weight.rows, rank, "linear"),
-        )
+    for weight in layer_weights(layer, hidden):
+        width, name = rank, last_name(weight.name)
+        if weight.kind == "expert" and isinstance(layer.feed_forward, Experts):
+            name = weight.name
+            width = expert_rank(name, rank) * layer.feed_forward.count
+            weight = weight._replace(rows=weight.rows // layer.feed_forward.count)
+        if weight.kind in ("linear", "expert", "router") and weight.cols > 1 and name in targets:
+            yield from adapter_of(weight, width)
+
+
+def expert_rank(name: str, rank: int) -> int:
+    """Gate and up projections are one matrix, with the ranks of both."""
+    return 2 * rank if name.endswith("gate_up_proj") else rank
+
+
+def adapter_of(weight: Weight, rank: int) -> tuple[Weight, Weight]:
+    return (
+        Weight(f"{weight.name}.lora_A", rank, weight.cols, "linear"),
+        Weight(f"{weight.name}.lora_B", weight.rows, rank, "linear"),
     )
 
 
@@ -113,6 +158,7 @@ def last_name(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def linear_names(model: Model) -> frozenset[str]:
-    """The module names that an adapter can be put on."""
+    """The module names of the layers that an adapter can be put on; `lm_head` can have one too when it is asked for."""
     names = (last_name(w.name) for layer, _ in model.kinds for w in layer_weights(layer, model.hidden) if w.kind == "linear")
-    return frozenset(names)
+    experts = any(isinstance(layer.feed_forward, Experts) for layer, _ in model.kinds)
+    return frozenset((*names, *(EXPERT_NAMES if experts else ())))
