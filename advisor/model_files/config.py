@@ -175,6 +175,7 @@ def _mixer(keys: Keys, family: Family, window: int | None) -> Mixer:
         fused=family.fused_qkv,
         rotary=family.rotary,
         dropout=keys.share("attention_dropout"),
+        softmax_fp32=family.softmax_fp32,
     )
 
 

@@ -52,6 +52,7 @@ class Family:
     fp32_rotary: bool = False
     rotary: bool = True
     sinks: bool = False
+    softmax_fp32: bool = True
     windows: Windows = "none"
     layer_types: bool = False  # the config may list what each layer sees
     gated: bool = True

@@ -32,6 +32,7 @@ _GPT2 = Family(
     qkv_bias=True,
     out_bias=True,
     fused_qkv=True,
+    softmax_fp32=False,
     rotary=False,
     gated=False,
     mlp_bias=True,
@@ -52,6 +53,7 @@ GPT: dict[str, Family] = {
         _GPT2,
         {"hidden_act": "gelu_pytorch_tanh", "num_key_value_heads": None},
         translate=translations.gpt_bigcode,
+        softmax_fp32=True,
     ),
     "gpt_neo": like(
         _GPT2,
@@ -75,6 +77,7 @@ GPT: dict[str, Family] = {
             "resid_dropout": "resid_pdrop",
         },
         translate=translations.gpt_neo,
+        softmax_fp32=True,  # its queries and keys are fp32
         harmless=frozenset({"attention_layers"}),
         qkv_bias=False,
         fused_qkv=False,
@@ -100,6 +103,7 @@ GPT: dict[str, Family] = {
             "resid_pdrop": 0.0,
         },
         harmless=frozenset({"rotary_dim"}),
+        softmax_fp32=True,  # its queries and keys are fp32
         arrangement="parallel",
         qkv_bias=False,
         out_bias=False,
@@ -234,6 +238,7 @@ GPT: dict[str, Family] = {
             "hidden_dropout": "resid_pdrop",
         },
         translate=translations.falcon,
+        softmax_fp32=False,
         harmless=frozenset({"num_kv_heads"}),
         norm="layer",
         qkv_bias="bias",

@@ -393,6 +393,7 @@ MIXTURES: dict[str, Family] = {
             "interleave_moe_layer_step": "decoder_sparse_step",
         },
         translate=translations.llama4,
+        softmax_fp32=False,
         harmless=frozenset({"no_rope_layers", "moe_layers"}),
         mlp_bias=False,
         windows="pattern",
