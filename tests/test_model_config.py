@@ -176,8 +176,8 @@ def test_without_a_dtype_it_is_fp32_and_that_is_said() -> None:
         ({}, "no model_type"),
         ({"model_type": ["llama"]}, "no model_type"),
         ({"model_type": "lama"}, "nearest known is llama"),
-        ({"model_type": "jamba"}, "state-space layers of jamba are not estimated yet"),
-        ({"model_type": "t5"}, "encoder layers of t5 are not estimated yet"),
+        ({"model_type": "jamba"}, "state-space layers (jamba) are not estimated yet"),
+        ({"model_type": "t5"}, "encoder layers (t5) are not estimated yet"),
         ({"model_type": "llama", "num_local_experts": 8}, "num_local_experts = 8 is not understood"),
         ({"model_type": "llama", "sliding_window": 4096}, "sliding_window = 4096 is not understood"),
         ({"model_type": "mixtral", "n_shared_experts": 2}, "n_shared_experts = 2 is not understood"),
@@ -195,6 +195,7 @@ def test_without_a_dtype_it_is_fp32_and_that_is_said() -> None:
         ({"model_type": "gpt2", "add_cross_attention": True}, "add_cross_attention = True is not estimated yet"),
         ({"model_type": "mixtral", "num_experts_per_tok": 9}, "more than the 8 experts"),
         ({"model_type": "gemma2", "layer_types": ["full_attention"]}, "one for each layer"),
+        ({"model_type": "granitemoehybrid", "num_local_experts": 0, "num_hidden_layers": 1}, "layer_types has 'mamba'"),
         ({"model_type": "gemma2", "num_hidden_layers": 1, "layer_types": ["conv"]}, "'conv', which is not estimated yet"),
         ({"model_type": "baichuan"}, "is missing from the config"),
         ({"model_type": "llama", "dtype": "float64"}, "'float64' is not one of"),
@@ -211,9 +212,9 @@ def test_what_is_not_understood_stops_in_one_line(config: dict[str, Any], says: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_structural_key_of_null_or_zero_is_ignored() -> None:
+def test_a_structural_key_that_is_null_zero_or_empty_is_ignored() -> None:
     """Configs list what their model does not have: ``"num_local_experts": 0``."""
-    assert model_from_config({"model_type": "llama", "num_local_experts": 0, "q_lora_rank": None, "eos_token_id": 2}, "l")
+    assert model_from_config({"model_type": "llama", "num_local_experts": 0, "q_lora_rank": None, "pruned_heads": {}}, "l")
 
 
 def test_a_model_type_is_computed_refused_or_unknown() -> None:

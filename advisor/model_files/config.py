@@ -89,7 +89,7 @@ def _language_part(config: Mapping[str, Any], wrapper: Wrapper) -> Mapping[str, 
 
 def _unknown(model_type: str) -> str:
     if model_type in NOT_YET:
-        return f"the {NOT_YET[model_type]} of {model_type} are not estimated yet"
+        return f"{NOT_YET[model_type]} ({model_type}) are not estimated yet"
     near = get_close_matches(model_type[:80], [*FAMILIES, *WRAPPERS], n=1, cutoff=0.4)
     hint = f"; the nearest known is {near[0]}" if near else ""
     return f"the model_type {shown(model_type)} is not known{hint}"
@@ -219,19 +219,20 @@ def _experts(keys: Keys, family: Family) -> FeedForward:
 def _windows(keys: Keys, family: Family, layers: int) -> list[int | None]:
     """The window of each layer; None where it sees everything."""
     kinds = keys.each("layer_types", layers) if family.layer_types else []
+    wrong = [kind for kind in kinds if kind not in _SEEN]
+    if wrong:
+        raise keys.fail("layer_types", f"has {shown(wrong[0])}, which is not estimated yet")
     window = keys.optional("sliding_window", least=0)
     if "use_sliding_window" in family.defaults and not keys.says("use_sliding_window"):
         window = None
     if not window:
         return [None] * layers
     if kinds:
-        wrong = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention", "chunked_attention")]
-        if wrong:
-            raise keys.fail("layer_types", f"has {shown(wrong[0])}, which is not estimated yet")
         return [None if kind == "full_attention" else window for kind in kinds]
     return [window if _WINDOWED[family.windows](keys, layer) else None for layer in range(layers)]
 
 
+_SEEN = ("full_attention", "sliding_attention", "chunked_attention")
 _WINDOWED: dict[str, Callable[[Keys, int], bool]] = {
     "none": lambda keys, layer: False,
     "every": lambda keys, layer: True,

@@ -79,20 +79,20 @@ def like(family: Family, defaults: Mapping[str, Any], **changes: Any) -> Family:
 # Known architectures with something that the estimators cannot work out yet, and what that is.
 NOT_YET: dict[str, str] = {
     **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "state-space layers"),
-    **dict.fromkeys(("jamba", "zamba", "zamba2", "falcon_h1", "nemotron_h", "granitemoehybrid", "bamba"), "state-space layers"),
+    **dict.fromkeys(("jamba", "zamba", "zamba2", "falcon_h1", "nemotron_h", "bamba"), "state-space layers"),
     **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), "linear-attention layers"),
     **dict.fromkeys(("kimi_linear", "kimi_k3", "minimax", "olmo_hybrid"), "linear-attention layers"),
     **dict.fromkeys(("lfm2", "lfm2_moe"), "convolution layers"),
     **dict.fromkeys(("recurrent_gemma", "rwkv", "xlstm"), "recurrent layers"),
     **dict.fromkeys(("deepseek_v32", "deepseek_v4", "glm_moe_dsa"), "sparse-attention indexers"),
-    **dict.fromkeys(("minimax_m3_vl", "minimax_m3_vl_text"), "sparse-attention indexers"),
+    **dict.fromkeys(("minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text"), "sparse-attention indexers"),
     **dict.fromkeys(("gemma3n", "gemma3n_text", "gemma4", "gemma4_text"), "per-layer embeddings and shared KV caches"),
     **dict.fromkeys(("mllama", "mllama_text_model"), "cross-attention layers"),
     "longcat_flash": "layers of two attentions with experts beside them",
     "mimo_v2_flash": "heads that differ from layer to layer",
     "nemotron-nas": "layers of different widths",
     "phi3small": "block-sparse attention layers",
-    **dict.fromkeys(("grok-2", "step3p5"), "its layers"),
+    **dict.fromkeys(("grok-2", "step3p5", "step3p7"), "its layers"),
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "distilbert", "electra", "deberta-v2", "modernbert"), "encoder layers"),
     **dict.fromkeys(("t5", "mt5", "umt5", "bart", "whisper"), "encoder layers"),
 }

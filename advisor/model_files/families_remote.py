@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.model_files import translations
 from advisor.model_files.families import Family, like
-from advisor.model_files.families_dense import LLAMA, MISTRAL, NO_BIAS
+from advisor.model_files.families_dense import LLAMA, MISTRAL, NO_BIAS, QWEN2
 
 _ROUTED = {"n_routed_experts": "num_experts", "num_local_experts": "num_experts"}
 _LOCAL = {"num_local_experts": "num_experts"}
@@ -37,6 +37,8 @@ REMOTE: dict[str, Family] = {
             ("post_attention_layernorm", "ln_2"),
         ),
     ),
+    "mimo": like(QWEN2, {**_REQUIRED, "head_dim": None}, harmless=frozenset({"num_nextn_predict_layers"})),
+    "internlm": like(LLAMA, _REQUIRED, aliases={"bias": "attention_bias"}, mlp_bias=False),
     "internlm2": like(
         LLAMA,
         _REQUIRED,

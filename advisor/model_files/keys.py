@@ -90,10 +90,10 @@ class Keys:
         return value
 
     def refuse_unread(self) -> None:
-        """Stop at a key that nobody read and that looks as if it changed the shape of the model."""
+        """Stop at a key that nobody read and that looks as if it changed the model's shape; null, 0 and empty change nothing."""
         for key, written in self._written.items():
             value = self._values.get(key)
-            if key not in self._read and _STRUCTURAL.search(written) and value is not None and value != 0:
+            if key not in self._read and _STRUCTURAL.search(written) and value:
                 raise self.fail(key, f"= {shown(value)} is not understood, and it looks as if it changed the model's size")
 
 

@@ -45,7 +45,8 @@ def published_quantization(config: Mapping[str, Any]) -> str:
 
 
 def _method(settings: Mapping[str, Any]) -> tuple[str, str]:
-    method = str(settings.get("quant_method", ""))[:40]
+    # ModelOpt's older files name the algorithm only
+    method = str(settings.get("quant_method") or ("modelopt" if "quant_algo" in settings else "without a method"))[:40]
     if method == "bitsandbytes":
         if settings.get("load_in_4bit") is True:
             return method, "4-dq" if settings.get("bnb_4bit_use_double_quant") is True else "4"

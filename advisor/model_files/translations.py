@@ -94,6 +94,14 @@ def chatglm(config: Keys) -> Keys:
     return config | {"num_key_value_heads": config.get("multi_query_group_num") if grouped else None}
 
 
+def granite_hybrid(config: Keys) -> Keys:
+    """Granite 4: layers are state-space ones unless the config says attention."""
+    layers, kinds = config.get("num_hidden_layers"), config.get("layer_types")
+    if kinds is None and isinstance(layers, int):
+        kinds = ["mamba"] * min(layers, 4096)
+    return config | {"layer_types": ["full_attention" if kind == "attention" else kind for kind in _list(kinds)]}
+
+
 def hunyuan(config: Keys) -> Keys:
     """Hunyuan lists one value for each layer where all are the same."""
     return {
