@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +17,20 @@ from advisor.model import Attention, Experts, LatentAttention, Mlp, Model
 from advisor.model_files.config import FAMILIES, model_from_config
 from advisor.model_files.families import NOT_YET, WRAPPERS
 
+PUBLISHED = [
+    json.loads(line) for line in Path(__file__).with_name("model_configs.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
 
 def windows(model: Model) -> list[int | None]:
     """What each layer sees."""
     return [layer.mixer.window for layer in model.layers if isinstance(layer.mixer, Attention | LatentAttention)]
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["hf_id"]) for row in PUBLISHED])
+def test_a_config_as_it_was_published_is_understood_whole(row: dict[str, Any]) -> None:
+    """Every key of a real config is either read or known to change no weight; counts of the language model's real class."""
+    assert parameter_count(model_from_config(row["config"], row["hf_id"])) == row["parameters"]
 
 
 def test_what_a_config_leaves_out_has_the_class_default() -> None:

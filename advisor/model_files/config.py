@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from advisor.errors import RequestError
@@ -90,6 +89,8 @@ def _language_part(config: Mapping[str, Any], wrapper: Wrapper) -> Mapping[str, 
 def _unknown(model_type: str) -> str:
     if model_type in NOT_YET:
         return f"{NOT_YET[model_type]} ({model_type}) are not estimated yet"
+    from difflib import get_close_matches
+
     near = get_close_matches(model_type[:80], [*FAMILIES, *WRAPPERS], n=1, cutoff=0.4)
     hint = f"; the nearest known is {near[0]}" if near else ""
     return f"the model_type {shown(model_type)} is not known{hint}"

@@ -7,7 +7,6 @@ are those of transformers 5.23 (``models/*/configuration_*.py``, ``modeling_*.py
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from advisor.model import Arrangement, Norm
@@ -32,14 +31,13 @@ Windows = Literal["none", "every", "pattern", "from-max", "below-max"]
 Sparse = Literal["all", "after-dense", "step", "range"]
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """What the models of one ``model_type`` have in common."""
 
     defaults: Mapping[str, Any]
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = {}
     translate: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # for spellings that an alias cannot mend
-    fixed: Mapping[str, Any] = field(default_factory=dict)  # keys that are understood at this value only
+    fixed: Mapping[str, Any] = {}  # keys that are understood at this value only
     harmless: frozenset[str] = frozenset()  # keys that look structural and change no weight
     norm: Norm = "rms"
     arrangement: Arrangement = "pre"  # a translation may say otherwise for one model
@@ -73,7 +71,7 @@ class Family:
 
 def like(family: Family, defaults: Mapping[str, Any], **changes: Any) -> Family:
     """The family with other defaults and some facts changed."""
-    return replace(family, defaults={**family.defaults, **defaults}, **changes)
+    return family._replace(defaults={**family.defaults, **defaults}, **changes)
 
 
 # Known architectures with something that the estimators cannot work out yet, and what that is.
