@@ -54,6 +54,7 @@ class Attention:
     sinks: bool = False  # gpt-oss: one learned logit per head
     fused: bool = False  # one projection makes q, k and v
     rotary: bool = True
+    partial_rotary: bool = False  # queries are put together again after the rotation, which changes their layout
     dropout: float = 0.0
     softmax_fp32: bool = True  # eager attention's softmax; GPT-2 leaves it in the scores' type
     output_gate: bool = False  # Qwen3-Next: q_proj makes a gate of the same width too
@@ -91,7 +92,6 @@ class Mlp:
     bias: bool = False
     fused: bool = False  # gate and up are one matrix
     activation: Literal["silu", "gelu", "gelu-new", "gelu-tanh", "relu", "relu2", "xielu"] = "silu"
-    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class Experts:
     router_bias: bool = False
     shared_width: int = 0
     shared_gate: bool = False
+    router_fp32: bool = False  # the router computes in fp32, on copies
     beside: int = 0  # Arctic: width of a dense MLP that runs beside the experts
 
 

@@ -170,7 +170,12 @@ def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     saves = [q, k, v, net.tape.tensor(per_token(a.heads), FP32)]  # logsumexp
     if sliding:
         saves.append(net.tape.tensor(scores_of(1), q.width))  # additive mask, one per layer and sequence
-    return op([q, k, v], per_token(value_width), q.width, saves, saves_output=True)
+    out = op([q, k, v], per_token(value_width), q.width, saves, saves_output=True)
+    if (
+        a.partial_rotary and kernel == "flash"
+    ):  # the kernel's output is laid out like the queries, head by head: o_proj gets a copy
+        return op([out], out.elements, out.width)
+    return out
 
 
 def repeated(x: Tensor, groups: int, heads: int) -> Tensor:
@@ -186,7 +191,11 @@ def eager(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """transformers' eager attention: scores in the computing type, softmax in fp32, weights cast back."""
     if net.tape.autocast:
         q, k, v = ops.to(q, HALF), ops.to(k, HALF), ops.to(v, HALF)
-    k, v = ops.contiguous(k), ops.contiguous(v)  # matmul flattens batch and heads, which such views do not allow
+    q, k, v = (
+        ops.contiguous(q),
+        ops.contiguous(k),
+        ops.contiguous(v),
+    )  # matmul flattens batch and heads, which such views do not allow
     weights = ops.scaled(op([q, k], scores_of(a.heads), q.width, [q, k]))
     if a.softcap:
         capped = ops.scaled(weights)
@@ -253,7 +262,7 @@ def expanded(net: Net, a: LatentAttention, latent: Tensor, k_rope: Tensor) -> tu
 def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
     if not m.gated:
         wide = ops.activation(net.linear(prefix + "up_proj", x, m.width, bias=m.bias), m.activation)
-        return ops.dropout(net.linear(prefix + "down_proj", wide, hidden, bias=m.bias), m.dropout)
+        return net.linear(prefix + "down_proj", wide, hidden, bias=m.bias)
     if m.fused:
         gate, up = ops.split(net.linear("gate_up_proj", x, 2 * m.width, bias=m.bias), [m.width, m.width])
         up = ops.multiply(up, ops.activation(gate, m.activation))
@@ -271,11 +280,14 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
 
 def experts(net: Net, e: Experts, x: Tensor, hidden: int) -> Tensor:
     """transformers 5's grouped experts: each token copied to its experts, sorted by expert, two grouped products."""
-    flat = x
-    routing = ops.to(ops.linear(flat, net.weight(hidden * e.count), e.count), FP32)
+    seen, router = x, net.weight(hidden * e.count)
+    if e.router_fp32:
+        seen, router = ops.to(x, FP32), Parameter(router.elements, FP32, router.trainable)
+    routing = ops.to(ops.linear(seen, router, e.count), FP32)
+    del seen
     routing = op([routing], routing.elements, FP32, saves_output=True)  # softmax
     chosen = op([routing], per_token(e.active), FP32, [net.tape.tensor(per_token(e.active), INDEX)])
-    routed = routed_experts(net, e, flat, ops.to(chosen, flat.width), hidden)
+    routed = routed_experts(net, e, x, ops.to(chosen, x.width), hidden)
     if not e.shared_width:
         return routed
     shared = mlp(net, Mlp(e.shared_width, gated=e.gated), x, hidden, "shared_experts.")
@@ -343,7 +355,7 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
         if isinstance(layer.feed_forward, Experts):
             return experts(net, layer.feed_forward, inner, hidden)
         assert isinstance(layer.feed_forward, Mlp)
-        return mlp(net, layer.feed_forward, inner, hidden)
+        return ops.dropout(mlp(net, layer.feed_forward, inner, hidden), residual_dropout)
 
     def norm(inner: Tensor) -> Tensor:
         return net.norm(layer.norm, inner)

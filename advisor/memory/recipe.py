@@ -96,7 +96,7 @@ def _recipe(w: Workload) -> Recipe:
 
 
 def sees_masks(w: Workload) -> bool:
-    """Whether sliding layers get an explicit mask: a sequence longer than the window, in transformers' SDPA."""
+    """Whether sliding layers get an explicit mask: a sequence not shorter than the window, in transformers' SDPA."""
     windows = [window for layer, _ in w.model.kinds if (window := getattr(layer.mixer, "window", None))]
     length = w.seq if w.task == "train" else w.prompt
-    return bool(windows) and length > min(windows) and not w.engine.serving
+    return bool(windows) and length >= min(windows) and not w.engine.serving

@@ -42,12 +42,14 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     if adding:
         there = {**there, "gradients": gradients}
     passes = _passes(w, rank, recipe, adding)
-    return {
+    found = {
         "load": {"weights": there["weights"]},
         "forward": _pass_parts(w, rank, there, passes.forward, passes, shares, 0),
         "backward": _pass_parts(w, rank, there, passes.backward, passes, shares, _recomputed_scores(w, rank, recipe)),
-        "step": _step(w, rank, recipe, there, gradients),
     }
+    if w.optimizer != "none":
+        found["step"] = _step(w, rank, recipe, there, gradients)
+    return found
 
 
 # --- there all the time ----------------------------------------------------------------------------------------------
@@ -208,7 +210,7 @@ def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int)
     parts = {**there, "gradients": gradients}
     if w.engine.holds_outputs and rank.has_head and w.loss == "plain":
         parts["logits-and-loss"] = w.batch * local_seq(w) * rank.model.vocab * recipe.stream
-    if "optimizer" not in w.offload and w.optimizer != "none":
+    if "optimizer" not in w.offload:
         parts["step-temporaries"] = _step_temporaries(w, rank, recipe)
     return parts
 
