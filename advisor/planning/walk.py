@@ -1,0 +1,290 @@
+"""The walk: one remedy after the other in the documented order, the estimate made again after each, until it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from advisor.errors import RequestError
+from advisor.planning.describe import amount, budget, describe_model, makeup
+from advisor.results import Cost, Estimate, Final, Plan, Skip, Step
+
+if TYPE_CHECKING:
+    from advisor.job import Job
+    from advisor.planning.engine import Engine, Facts
+    from advisor.planning.rulebook import Question, Rule, Rulebook
+    from advisor.workload import Workload
+
+Estimator = Callable[["Workload"], Estimate]
+Resolver = Callable[["Job"], "Workload"]
+COUNTS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # of GPUs that `missing` tries
+
+
+class State(NamedTuple):
+    """Where the walk stands."""
+
+    workload: Workload
+    estimate: Estimate
+
+
+class Tools(NamedTuple):
+    """What a walk asks: how a job is decided, what it takes, which rule is next."""
+
+    resolve: Resolver
+    estimate: Estimator
+    engine: Engine | None = None  # None: the one of this process
+
+
+def walk(w: Workload, estimate: Estimator, resolve: Resolver | None = None, engine: Engine | None = None) -> Plan:
+    """The plan for a job: that it fits, the steps that make it fit, or what is missing."""
+    if resolve is None:
+        from advisor.workload import resolve as decide
+
+        resolve = decide
+    initial = State(w, estimate(w))
+    if initial.estimate.fits:
+        return _plan(initial, "fits", final=Final(w.to_dict(), initial.estimate))
+    tools = Tools(resolve, estimate, engine)
+    steps, skipped, last = _walk(initial, tools)
+    if not last.estimate.fits:
+        missing = _missing(initial, last, tools)
+        return _plan(initial, "does-not-fit", steps, skipped, missing=missing, notes=last.estimate.notes)
+    steps, last = _without_needless(initial, steps, last, tools)
+    final = Final(last.workload.to_dict(), last.estimate)
+    notes = (*last.workload.notes, *last.estimate.notes)
+    return _plan(initial, "fits-after-changes", steps, skipped, final=final, notes=notes)
+
+
+def _walk(initial: State, tools: Tools) -> tuple[list[Step], list[Skip], State]:
+    from advisor.planning.facts import facts
+    from advisor.planning.rulebook import EXHAUSTED, FITS, load
+
+    question: Question = "training" if initial.workload.task == "train" else "inference"
+    book = load(question)
+    places = {rule.id: place for place, rule in enumerate(book.rule, start=1)}
+    steps: list[Step] = []
+    skipped: list[Skip] = []
+    state = initial
+
+    def apply(fired: str, situation: Facts) -> Facts | None:
+        nonlocal state
+        if fired == FITS:
+            return None
+        place = len(book.rule) + 1 if fired == EXHAUSTED else places[fired]
+        skipped.extend(_passed_over(book, situation, place, steps))
+        if fired == EXHAUSTED:
+            return None
+        rule = book.rule[place - 1]
+        outcome = _fire(rule, state, tools)
+        if isinstance(outcome, Skip):
+            skipped.append(outcome)
+            return facts(state.workload, state.estimate.fits, past=place)
+        step, state = outcome
+        steps.append(step)
+        return facts(state.workload, state.estimate.fits, past=place - 1)
+
+    (tools.engine or _engine(question)).run(facts(state.workload, state.estimate.fits, past=0), apply)
+    return steps, skipped, state
+
+
+@cache
+def _engine(question: Question) -> Engine:
+    from advisor.planning.engine import build
+    from advisor.planning.rulebook import load
+
+    return build(question, load(question).conditions())
+
+
+def _passed_over(book: Rulebook, situation: Facts, place: int, steps: list[Step]) -> list[Skip]:
+    """The rules before ``place`` that never fired, each with its first condition that is false."""
+    from advisor.planning.engine import holds
+    from advisor.planning.facts import filled
+
+    past = int(situation["past"])
+    done = {step.rule for step in steps}
+    return [
+        Skip(rule.id, rule.name, filled(clause.otherwise, situation))
+        for rule in book.rule[past : place - 1]
+        if rule.id not in done
+        for clause in [clause for clause in rule.when if not holds(clause.condition, situation)][:1]
+    ]
+
+
+def _fire(rule: Rule, state: State, tools: Tools) -> tuple[Step, State] | Skip:
+    """The next setting of a rule's remedy that the job accepts and that does not need more; else why there is none."""
+    from advisor.planning.remedies import REMEDIES, NotApplicable
+
+    settings = REMEDIES[rule.remedy](state.workload)
+    if isinstance(settings, NotApplicable):
+        return Skip(rule.id, rule.name, settings.reason)
+    refusals: list[str] = []
+    for changes in settings:
+        tried = _try(changes, state, tools)
+        if isinstance(tried, State):
+            return _step(rule, changes, state, tried, refusals), tried
+        if tried not in refusals:
+            refusals.append(tried)
+    return Skip(rule.id, rule.name, "; ".join(refusals))
+
+
+def _try(changes: dict[str, Any], state: State, tools: Tools) -> State | str:
+    w, before = state
+    kept = [key for key in changes if key in w.keep]
+    if kept:
+        return f"you asked to keep {kept[0]}"
+    try:
+        changed = tools.resolve(w.asked.with_changes(**changes))
+        after = tools.estimate(changed)
+    except RequestError as refusal:
+        return str(refusal)
+    if after.device_bytes > before.device_bytes:
+        what = " and ".join(f"{key} {value}" for key, value in changes.items())
+        return f"with {what} it would need more, {amount(after.device_bytes, w)} instead of {amount(before.device_bytes, w)}"
+    return State(changed, after)
+
+
+def _step(rule: Rule, changes: dict[str, Any], old: State, new: State, refusals: list[str]) -> Step:
+    gpus = new.workload.gpus - old.workload.gpus
+    speed = rule.cost.speed
+    return Step(
+        rule=rule.id,
+        name=rule.name,
+        title=rule.title,
+        change={key: (getattr(old.workload, key), value) for key, value in changes.items()},
+        before_bytes=old.estimate.device_bytes,
+        after_bytes=new.estimate.device_bytes,
+        cost=Cost(speed.low, speed.high, speed.source, rule.cost.quality, gpus),
+        why=" ".join([rule.why, _effect(old, new), *_side_effects(old, new), *(f"Not sooner: {why}." for why in refusals)]),
+        how=_how(rule, changes, new.workload),
+    )
+
+
+def _effect(old: State, new: State) -> str:
+    """Where the peak stands after the step."""
+    before, after = old.estimate, new.estimate
+    made_of = makeup(after, new.workload)
+    if after.peak_phase is None:
+        return f"The total is now {made_of}."
+    if after.device_bytes == before.device_bytes:
+        return f"It saves nothing yet: the {after.peak_phase} phase holds the peak with {made_of}."
+    if after.peak_phase != before.peak_phase:
+        return f"The peak moves from the {before.peak_phase} to the {after.peak_phase} phase: {made_of}."
+    return f"The {after.peak_phase} phase still holds the peak with {made_of}."
+
+
+def _side_effects(old: State, new: State) -> list[str]:
+    before, after = old.workload.global_batch, new.workload.global_batch
+    if new.workload.task != "train" or before == after:
+        return []
+    return [f"The global batch goes from {before} to {after}."]
+
+
+def _how(rule: Rule, changes: dict[str, Any], w: Workload) -> dict[str, str]:
+    """The rule's snippets for these changes, the one of the job's engine first."""
+    from advisor.planning.facts import filled, values
+    from advisor.planning.remedies import weight_bits
+
+    # A text of its own for a key that changes, for its new value, or for the bits of the new format.
+    named = [*changes, *(str(value) for value in changes.values()), f"{weight_bits(w)}-bit"]
+    known = values(w)
+    texts = {}
+    for framework in sorted(rule.how, key=lambda name: name != w.engine.name):
+        written = rule.how[framework]
+        text = written if isinstance(written, str) else next((written[name] for name in named if name in written), None)
+        if text is not None:
+            texts[framework] = filled(text, known)
+    return texts
+
+
+def _without_needless(initial: State, steps: list[Step], last: State, tools: Tools) -> tuple[list[Step], State]:
+    """The steps with those marked that the job fits without, and where the others lead.
+
+    From the last one back, because later rules cost more. A step whose keys a later step changed again stays.
+    """
+    needed = [True] * len(steps)
+    for place in reversed(range(len(steps) - 1)):
+        later = {key for i in range(place + 1, len(steps)) if needed[i] for key in steps[i].change}
+        if later & steps[place].change.keys():
+            continue
+        needed[place] = False
+        without = _replay(initial, [step for step, is_needed in zip(steps, needed, strict=True) if is_needed], tools)
+        if without is not None and without.estimate.fits:
+            last = without
+        else:
+            needed[place] = True
+    return [replace(step, needed=is_needed) for step, is_needed in zip(steps, needed, strict=True)], last
+
+
+def _replay(initial: State, steps: list[Step], tools: Tools) -> State | None:
+    changes = {key: new for step in steps for key, (_, new) in step.change.items()}
+    try:
+        w = tools.resolve(initial.workload.asked.with_changes(**changes))
+        return State(w, tools.estimate(w))
+    except RequestError:
+        return None
+
+
+def _missing(initial: State, last: State, tools: Tools) -> dict[str, Any]:
+    """How far the end of the walk is from fitting, and what more would have helped."""
+    over = last.estimate.high_bytes - budget(last.workload)[1]
+    return {"bytes": over, "gpus": _enough_gpus(last, tools), "keep": _key_to_release(initial, tools)}
+
+
+def _enough_gpus(last: State, tools: Tools) -> int | None:
+    """The fewest GPUs, a power of two beyond what the walk could use, on which its last job fits."""
+    from advisor.planning.remedies import on_gpus
+
+    w = last.workload
+    reach = w.gpus if "gpus" in w.keep else w.max_gpus
+    for gpus in (count for count in COUNTS if count > reach):
+        changes = on_gpus(w, gpus)
+        if changes is None:
+            continue
+        try:
+            enough = tools.estimate(tools.resolve(w.asked.with_changes(**changes, max_gpus=gpus)))
+        except RequestError:
+            continue
+        if enough.fits:
+            return gpus
+    return None
+
+
+def _key_to_release(initial: State, tools: Tools) -> str | None:
+    """The first of the kept keys without which a plan would have been found."""
+    for key in initial.workload.keep:
+        keep = tuple(other for other in initial.workload.keep if other != key)
+        freed = tools.resolve(initial.workload.asked.with_changes(keep=keep))
+        if _walk(State(freed, initial.estimate), tools)[2].estimate.fits:
+            return key
+    return None
+
+
+def _plan(
+    initial: State,
+    verdict: Any,
+    steps: list[Step] | None = None,
+    skipped: list[Skip] | None = None,
+    *,
+    final: Final | None = None,
+    missing: dict[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Plan:
+    w = initial.workload
+    total, usable = budget(w)
+    return Plan(
+        verdict=verdict,
+        job=w.to_dict(),
+        asked=w.asked.given(),
+        gpu=w.gpu.to_dict(),
+        model=describe_model(w.model),
+        total_bytes=total,
+        usable_bytes=usable,
+        initial=initial.estimate,
+        steps=tuple(steps or ()),
+        skipped=tuple(skipped or ()),
+        final=final,
+        missing=missing,
+        notes=tuple(dict.fromkeys((*w.notes, *initial.estimate.notes, *notes))),
+    )
