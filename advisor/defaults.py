@@ -171,6 +171,8 @@ def _precision(job: Job, task: str, gpu: Gpu, model: Model, notes: list[str]) ->
             return "bf16"
         notes.append(f"{gpu.name} has no bf16, so fp16-mixed is assumed.")
         return "fp16-mixed"
+    if model.dtype == "fp32" and (job.quantization or model.quantization) not in (None, "none"):
+        return "bf16" if gpu.bf16 else "fp16"  # what quantization leaves alone is 16-bit
     if model.dtype == "bf16" and not gpu.bf16:
         notes.append(f"{gpu.name} has no bf16, so fp16 is assumed.")
         return "fp16"

@@ -79,7 +79,7 @@ def test_deepseek_v3_is_latent_attention_with_three_dense_layers_first() -> None
     model = model_from_config({"model_type": "deepseek_v3"}, "d")
     assert model.layers[0].mixer == LatentAttention(128, kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128, query_rank=1536)
     assert [isinstance(layer.feed_forward, Mlp) for layer in model.layers] == [True] * 3 + [False] * 58
-    assert model.layers[3].feed_forward == Experts(256, 8, 2048, shared_width=2048)
+    assert model.layers[3].feed_forward == Experts(256, 8, 2048, shared_width=2048, router_fp32=True)
 
 
 def test_multi_token_prediction_layers_are_not_part_of_the_model() -> None:

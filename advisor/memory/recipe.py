@@ -55,8 +55,9 @@ def version_at_least(version: str | None, *wanted: int) -> bool:
 
 
 def deepspeed_masters(w: Workload) -> bool:
-    """DeepSpeed holds 16-bit weights and fp32 masters of the trained ones, whatever the trainer calls the precision."""
-    return w.task == "train" and w.zero > 0 and w.sharding == "deepspeed" and w.precision != "fp32"
+    """DeepSpeed keeps fp32 masters of what is trained beside the weights, which are 16-bit unless fp32 is asked for (ZeRO's
+    optimizer clones its partition in every case: zero/stage_1_and_2.py, single_partition_of_fp32_groups)."""
+    return w.task == "train" and w.zero > 0 and w.sharding == "deepspeed"
 
 
 def recipe_of(w: Workload) -> Recipe:

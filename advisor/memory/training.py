@@ -63,7 +63,7 @@ def _throughout(w: Workload, rank: Rank, recipe: Recipe, shares: Shares) -> Part
         parts["adapter-weights"] = _sum(rank, _adapters(w, recipe), recipe.adapter)
     if "optimizer" not in w.offload:
         parts["optimizer-state"] = _states(w, rank, recipe) // shares.states
-        if deepspeed_masters(w) and w.precision != "fp32":
+        if deepspeed_masters(w):
             parts["master-weights"] = 4 * trained_elements(w, rank, recipe) // shares.states
     parts["gathered-parameters"] = _gathered(w, rank, recipe)
     parts["communication-buffers"] = _buckets(w, rank, recipe)

@@ -175,6 +175,7 @@ def _mixer(keys: Keys, family: Family, window: int | None) -> Mixer:
         sinks=family.sinks,
         fused=family.fused_qkv,
         rotary=family.rotary,
+        partial_rotary=family.partial_rotary,
         dropout=keys.share("attention_dropout"),
         softmax_fp32=family.softmax_fp32,
     )
@@ -213,6 +214,7 @@ def _experts(keys: Keys, family: Family) -> FeedForward:
         router_bias=family.router_bias,
         shared_width=shared,
         shared_gate=family.shared_gate and shared > 0,
+        router_fp32=family.router_fp32,
         beside=keys.count(family.beside) if family.beside else 0,
     )
 

@@ -49,6 +49,7 @@ class Family(NamedTuple):
     latent: bool = False
     fp32_rotary: bool = False
     rotary: bool = True
+    partial_rotary: bool = False
     sinks: bool = False
     softmax_fp32: bool = True
     windows: Windows = "none"
@@ -65,6 +66,7 @@ class Family(NamedTuple):
     router_bias: bool = False
     expert_bias: bool = False
     shared_gate: bool = False
+    router_fp32: bool = False
     beside: str | None = None  # key of the width of a dense MLP beside the experts
     names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama
 

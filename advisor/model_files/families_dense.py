@@ -115,6 +115,7 @@ _PHI3 = like(
     fused_qkv=True,
     fused_mlp=True,
     windows="every",
+    partial_rotary=True,
 )
 NO_BIAS = {"qkv_bias": False, "out_bias": False, "mlp_bias": False}
 _OLMO = like(LLAMA, {"vocab_size": 50304, "num_key_value_heads": 32}, mlp_bias=False, norm="none")
@@ -152,6 +153,7 @@ _GLM = like(
     out_bias=False,
     mlp_bias=False,
     fused_mlp=True,
+    partial_rotary=True,
 )
 
 DENSE: dict[str, Family] = {
@@ -202,6 +204,7 @@ DENSE: dict[str, Family] = {
             ("q_norm", "q_layernorm"),
             ("k_norm", "k_layernorm"),
         ),
+        partial_rotary=True,
     ),
     "stablelm": like(
         LLAMA,
@@ -224,6 +227,7 @@ DENSE: dict[str, Family] = {
         mlp_bias=False,
         qk_norm="per-head",
         qk_norm_when="qk_layernorm",
+        partial_rotary=True,
     ),
     "cohere": _COHERE,
     "cohere2": like(
@@ -302,6 +306,7 @@ DENSE: dict[str, Family] = {
         },
         norm="layer",
         gated=False,
+        partial_rotary=True,
     ),
     "exaone4": like(
         LLAMA,

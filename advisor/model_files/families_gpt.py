@@ -112,6 +112,7 @@ GPT: dict[str, Family] = {
         positions=False,
         head_bias=True,
         names=(("o_proj", "out_proj"), ("up_proj", "fc_in"), ("down_proj", "fc_out"), ("input_layernorm", "ln_1")),
+        partial_rotary=True,
     ),
     "gpt_neox": Family(
         defaults={
@@ -143,6 +144,7 @@ GPT: dict[str, Family] = {
             ("up_proj", "dense_h_to_4h"),
             ("down_proj", "dense_4h_to_h"),
         ),
+        partial_rotary=True,
     ),
     "opt": Family(
         defaults={

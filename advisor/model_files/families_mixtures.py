@@ -33,6 +33,7 @@ _DEEPSEEK_V2 = like(
     fp32_rotary=True,
     mlp_bias=False,
     sparse="after-dense",
+    router_fp32=True,
 )
 _DEEPSEEK_V3 = like(
     _DEEPSEEK_V2,
@@ -50,6 +51,7 @@ _DEEPSEEK_V3 = like(
         "first_k_dense_replace": 3,
     },
     fp32_rotary=False,
+    router_fp32=True,
 )
 _GLM4_MOE = like(
     LLAMA,
@@ -74,6 +76,8 @@ _GLM4_MOE = like(
     qk_norm="head",
     qk_norm_when="use_qk_norm",
     sparse="after-dense",
+    partial_rotary=True,
+    router_fp32=True,
 )
 _QWEN3_MOE = like(
     QWEN3,
@@ -228,6 +232,7 @@ MIXTURES: dict[str, Family] = {
         windows="from-max",
         layer_types=True,
         sparse="after-dense",
+        router_fp32=True,
     ),
     "minimax_m2": like(
         MISTRAL,
@@ -252,6 +257,7 @@ MIXTURES: dict[str, Family] = {
         qk_norm_when="use_qk_norm",
         sparse="all",
         expert_width="intermediate_size",
+        partial_rotary=True,
     ),
     "hunyuan_v1_moe": like(
         LLAMA,
@@ -332,6 +338,7 @@ MIXTURES: dict[str, Family] = {
         windows="pattern",
         layer_types=True,
         sparse="after-dense",
+        router_fp32=True,
     ),
     "gpt_oss": like(
         LLAMA,

@@ -1,0 +1,139 @@
+"""From what the user said to a workload: defaults, look-ups, and refusals in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor.errors import RequestError
+from advisor.job import Job
+from advisor.workload import Workload, resolve
+
+
+def decided(**keys: Any) -> Workload:
+    return resolve(Job(**{"gpu": "a100-80", "train": "llama-3.1-8b", **keys}))
+
+
+def refused(**keys: Any) -> str:
+    with pytest.raises(RequestError) as caught:
+        decided(**keys)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_training_defaults() -> None:
+    """2,048 tokens, batch 1, bf16, full training with AdamW by the Hugging Face Trainer."""
+    w = decided()
+    assert (w.seq, w.batch, w.precision, w.method, w.optimizer, w.engine.name) == (2048, 1, "bf16", "full", "adamw", "trainer")
+
+
+def test_inference_defaults() -> None:
+    """4,096 tokens, all of them a prompt, in the model's own type, by plain transformers."""
+    w = decided(train=None, infer="llama-3.1-8b")
+    assert (w.seq, w.prompt, w.precision, w.engine.name) == (4096, 4096, "bf16", "transformers")
+
+
+def test_the_length_defaults_to_no_more_than_the_model_takes() -> None:
+    """GPT-2 was made for 1,024 tokens; a longer one that is asked for is answered, with a note."""
+    assert decided(train="gpt2").seq == 1024
+    assert any("1,024 tokens" in note for note in decided(train="gpt2", seq=2048).notes)
+
+
+def test_a_card_without_bf16_trains_in_fp16() -> None:
+    """A V100 has no bf16: training defaults to fp16-mixed and inference to fp16, and a note says so."""
+    trained = decided(gpu="v100-16")
+    run = decided(gpu="v100-16", train=None, infer="llama-3.1-8b")
+    assert (trained.precision, run.precision) == ("fp16-mixed", "fp16")
+    assert any("no bf16" in note for note in trained.notes)
+
+
+def test_attention_follows_card_type_and_heads() -> None:
+    """Flash on an A100; the memory-efficient kernel on a V100 and in fp32; eager for Gemma 2's soft-capped scores."""
+    assert decided().attention == "flash"
+    assert decided(gpu="v100-16").attention == "efficient"
+    assert decided(precision="fp32").attention == "efficient"
+    assert decided(train="gemma-2-9b").attention == "eager"
+    assert "compute capability 8.0" in refused(gpu="v100-16", attention="flash")
+
+
+def test_degrees_decide_the_gpus() -> None:
+    """tp 4 alone means four GPUs; six GPUs cannot be shared out by four."""
+    assert decided(tp=4).gpus == 4
+    assert "cannot be divided" in refused(tp=4, gpus=6)
+
+
+def test_max_gpus_is_never_below_gpus() -> None:
+    """The default of 8 gives way to 16 GPUs that are there."""
+    assert decided(gpus=16).max_gpus == 16
+
+
+def test_nodes_are_as_few_as_hold_the_gpus() -> None:
+    """Sixteen A100s are two machines of eight."""
+    assert decided(gpus=16).nodes == 2
+
+
+def test_qlora_quantizes_to_nf4() -> None:
+    """QLoRA is LoRA on nf4 weights unless another format is named; full training of quantized weights is refused."""
+    assert decided(method="qlora").quantization == "nf4"
+    assert decided(method="qlora", quantization="int8").quantization == "int8"
+    assert "qlora" in refused(quantization="nf4")
+
+
+def test_the_engine_says_what_int4_is() -> None:
+    """int4 is nf4 in transformers and Q4_K_M in llama.cpp, and a note names it."""
+    for engine, named in (("transformers", "nf4"), ("llama.cpp", "q4_k_m")):
+        w = decided(train=None, infer="llama-3.1-8b", quantization="int4", engine=engine)
+        assert w.quantization == named
+        assert any(named in note for note in w.notes)
+
+
+def test_a_model_published_in_fp8_is_served_in_fp8() -> None:
+    """DeepSeek-V3's checkpoint is FP8, and so is its default for inference; training starts from 16 bits."""
+    assert decided(train=None, infer="deepseek-v3", gpus=16).quantization == "fp8"
+    assert decided(train="deepseek-v3").quantization == "none"
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"infer": "7b"}, "both"),
+        ({"train": None}, "neither"),
+        ({"gpu": None}, "--gpu"),
+        ({"gpu": "a100-800"}, "a100-80"),
+        ({"train": "lama-3.1-8b"}, "llama-3.1-8b"),
+        ({"batch": 0}, "at least 1"),
+        ({"batch": -3}, "batch"),
+        ({"seq": 10**15}, "at most"),
+        ({"zero": 4}, "zero"),
+        ({"precision": "int7"}, "precision"),
+        ({"optimizer": "adamm"}, "adamw"),
+        ({"lora_targets": "q_proj,w_proj"}, "w_proj"),
+        ({"engine": "vllm"}, "vllm"),
+        ({"confidence": 1}, "confidence"),
+        ({"free": "200GiB"}, "free"),
+        ({"keep": "sequence"}, "sequence"),
+        ({"bach": 2}, "batch"),
+        ({"train": None, "infer": "7b", "prompt": 8192}, "prompt"),
+        ({"train": None, "infer": "7b", "zero": 2}, "zero"),
+        ({"train": None, "infer": "7b", "method": "lora"}, "method"),
+        ({"offload": "disk"}, "offload"),
+        ({"compile": "yes"}, "compile"),
+    ],
+)
+def test_a_wrong_request_gets_one_line(keys: dict[str, Any], says: str) -> None:
+    """Each names what is wrong, or the nearest thing that is right."""
+    assert says in refused(**keys)
+
+
+def test_what_is_printed_is_accepted() -> None:
+    """The decided job as JSON is a job again, and decides to the same."""
+    for keys in (
+        {},
+        {"train": None, "infer": "qwen3-30b-a3b", "engine": "vllm", "tp": 4},
+        {"method": "lora", "lora_targets": "q_proj"},
+    ):
+        w = decided(**keys)
+        again = resolve(Job(**w.to_dict()))
+        assert again.to_dict() == w.to_dict()

@@ -1,0 +1,199 @@
+"""The detailed estimator as a whole: parts, phases, budgets, and what more of anything does to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.errors import RequestError
+from advisor.estimator import estimate_workload
+from advisor.job import Job
+from advisor.results import PARTS, Estimate
+from advisor.workload import resolve
+
+GIB = 2**30
+
+
+def estimated(**keys: Any) -> Estimate:
+    return estimate_workload(resolve(Job(**{"gpu": "a100-80", **keys})))
+
+
+def part(estimate: Estimate, name: str) -> int:
+    return sum(part.bytes for part in estimate.parts if part.name == name)
+
+
+MODELS = (
+    "smollm-135m",
+    "llama-3.2-1b",
+    "qwen3-0.6b",
+    "gemma-2-2b",
+    "gemma-3-1b",
+    "gpt2",
+    "olmoe-1b-7b",
+    "deepseek-v2-lite",
+    "7b",
+)
+jobs = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "train": st.sampled_from(MODELS),
+            "batch": st.sampled_from((1, 2, 5)),
+            "seq": st.sampled_from((256, 1024)),
+            "precision": st.sampled_from(("fp32", "bf16", "bf16-mixed", "fp16-mixed")),
+            "optimizer": st.sampled_from(
+                ("adamw", "adamw-fused", "adamw-8bit", "paged-adamw-8bit", "sgd", "adafactor", "muon", "none")
+            ),
+            "checkpointing": st.sampled_from(("none", "selective", "full")),
+            "attention": st.sampled_from(("auto", "eager", "math")),
+            "loss": st.sampled_from(("plain", "chunked")),
+            "method": st.sampled_from(("full", "lora", "qlora")),
+            "accumulation": st.sampled_from((1, 4)),
+            "gpus": st.sampled_from((1, 2, 8)),
+            "zero": st.sampled_from((0, 1, 2, 3)),
+            "sharding": st.sampled_from(("deepspeed", "fsdp")),
+            "engine": st.sampled_from(("trainer", "transformers", "trl", "torchtune", "deepspeed")),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "infer": st.sampled_from(MODELS),
+            "batch": st.sampled_from((1, 2, 5)),
+            "seq": st.sampled_from((256, 1024)),
+            "quantization": st.sampled_from(("none", "int8", "nf4", "gptq-int4", "q4_k_m", "fp8")),
+            "kv_precision": st.sampled_from(("bf16", "fp8")),
+            "engine": st.sampled_from(("transformers", "vllm", "llama.cpp")),
+            "gpus": st.sampled_from((1, 2)),
+        }
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(jobs)
+def test_parts_add_up(keys: dict[str, Any]) -> None:
+    """The parts are the device total, in the promised order, each positive; reserved lies between allocated and device."""
+    found = estimated(**keys)
+    names = [part.name for part in found.parts]
+    assert sum(part.bytes for part in found.parts) == found.device_bytes
+    assert names == sorted(names, key=PARTS.index)
+    assert all(part.bytes > 0 for part in found.parts)
+    assert found.allocated_bytes <= found.reserved_bytes <= found.device_bytes
+    assert found.low_bytes <= found.device_bytes <= found.high_bytes
+
+
+@settings(max_examples=60, deadline=None)
+@given(jobs)
+def test_the_peak_is_the_highest_phase(keys: dict[str, Any]) -> None:
+    """Allocated memory (with graphs, where an engine captures them) is the largest of the phases, which is the one named."""
+    found = estimated(**keys)
+    assert found.peak_phase == max(found.phases, key=lambda phase: found.phases[phase])
+    assert found.allocated_bytes + part(found, "cuda-graphs") == found.phases[found.peak_phase]
+
+
+@settings(max_examples=80, deadline=None)
+@given(jobs, st.sampled_from(("batch", "seq")))
+def test_more_never_needs_less(keys: dict[str, Any], more: str) -> None:
+    """Twice the batch or the sequence never takes less memory."""
+    assert estimated(**keys).device_bytes <= estimated(**{**keys, more: 2 * keys[more]}).device_bytes
+
+
+@settings(max_examples=60, deadline=None)
+@given(jobs)
+def test_higher_precision_never_needs_less(keys: dict[str, Any]) -> None:
+    """fp32 takes no less than 16 bits."""
+    half = estimated(**{**keys, "precision": "bf16", "quantization": None, "method": None})
+    full = estimated(**{**keys, "precision": "fp32", "quantization": None, "method": None})
+    assert half.device_bytes <= full.device_bytes
+
+
+@settings(max_examples=60, deadline=None)
+@given(jobs)
+def test_every_part_can_say_how_it_came_about(keys: dict[str, Any]) -> None:
+    """Each part has a formula in one line and a source."""
+    for row in estimated(**keys).to_dict()["parts"]:
+        assert row["formula"]
+        assert "\n" not in row["formula"]
+        assert row["source"]
+
+
+def test_the_guides_first_question() -> None:
+    """7B in pure bf16 with AdamW: 10 bytes a parameter at the step, 62.8 GiB of tensors for 6,738,415,616 parameters."""
+    found = estimated(train="7b", engine="transformers")
+    tensors = found.phases["step"] - part(found, "cublas-workspace")
+    assert found.peak_phase == "step"
+    assert tensors == pytest.approx(10 * 6_738_415_616, rel=1e-3)
+
+
+def test_checkpointing_can_save_nothing() -> None:
+    """Llama-2 7B, batch 2 × 1,024: the optimizer's step is the peak with and without checkpointing (62.76 GiB counted)."""
+    keys: dict[str, Any] = {"train": "llama-2-7b", "batch": 2, "seq": 1024, "engine": "transformers"}
+    assert estimated(**keys).device_bytes == estimated(**keys, checkpointing="full").device_bytes
+
+
+def test_a_chunked_loss_removes_the_logits() -> None:
+    """Llama-3.2 1B at 8,192 tokens with checkpointing: the plain loss is the job, 11.7 GiB of it; a chunked one is under 1 GiB."""
+    keys: dict[str, Any] = {"train": "llama-3.2-1b", "seq": 8192, "checkpointing": "full", "engine": "transformers"}
+    assert part(estimated(**keys, loss="plain"), "logits-and-loss") > 11.7 * GIB
+    assert part(estimated(**keys, loss="chunked"), "logits-and-loss") < GIB
+
+
+def test_zero_divides_what_it_shards() -> None:
+    """ZeRO-3 of a 7B on 8 GPUs: 16 bytes a parameter of state, an eighth of them on each."""
+    found = estimated(train="7b", precision="bf16", seq=128, gpus=8, zero=3)
+    count = 6_738_415_616
+    state = sum(part(found, name) for name in ("weights", "gradients", "optimizer-state", "master-weights"))
+    assert state == pytest.approx(16 * count / 8, rel=0.01)
+
+
+def test_zero_on_one_gpu_saves_nothing() -> None:
+    """A stage on one rank is accepted; its masters and buffers only add."""
+    assert estimated(train="7b", zero=3).device_bytes > estimated(train="7b").device_bytes
+
+
+def test_tensor_parallel_halves_weights_and_cache() -> None:
+    """Two ranks hold half the matrices and half the KV heads each, and whole norms."""
+    one, two = (estimated(infer="llama-3.1-8b", engine="vllm", tp=tp) for tp in (1, 2))
+    assert part(two, "kv-cache") * 2 == part(one, "kv-cache")
+    assert part(two, "weights") == pytest.approx(part(one, "weights") / 2, rel=1e-3)
+
+
+def test_a_degree_that_does_not_divide_the_heads_is_refused() -> None:
+    """32 heads cannot be shared out to 3 ranks."""
+    with pytest.raises(RequestError, match="does not divide the 32 attention heads"):
+        estimated(infer="llama-3.1-8b", engine="vllm", tp=3)
+
+
+def test_layers_are_divided_over_the_gpus() -> None:
+    """transformers puts 16 of 32 layers on each of two cards; the one with the embedding or head is the fullest."""
+    one, two = (estimated(infer="llama-3.1-8b", gpus=gpus) for gpus in (1, 2))
+    embedding = 128_256 * 4096 * 2
+    layers = part(one, "weights") - 2 * embedding
+    assert part(two, "weights") == pytest.approx(layers / 2 + embedding, rel=1e-3)
+
+
+def test_the_share_of_the_card_that_the_engine_takes_is_the_budget() -> None:
+    """vLLM takes 92 % of the card's total by default; `free` and `memory_fraction` say otherwise."""
+    for keys, expected in (
+        ({"engine": "vllm"}, lambda gpu: int(0.92 * gpu.total_bytes)),
+        ({"engine": "vllm", "memory_fraction": 0.5}, lambda gpu: int(0.5 * gpu.total_bytes)),
+        ({"free": "10GiB"}, lambda gpu: 10 * GIB),
+        ({}, lambda gpu: gpu.usable_bytes),
+    ):
+        w = resolve(Job(gpu="a100-80", infer="7b", **keys))
+        assert w.usable_bytes == expected(w.gpu)
+
+
+def test_confidence_widens_the_interval() -> None:
+    """99 % of runs take a wider interval than 50 %."""
+    wide, narrow = (estimated(train="7b", confidence=c) for c in (0.99, 0.5))
+    assert wide.low_bytes < narrow.low_bytes < narrow.high_bytes < wide.high_bytes
+
+
+def test_qlora_upcasts_what_is_not_quantized() -> None:
+    """PEFT's k-bit preparation leaves embedding, head and norms of Qwen2.5-7B in fp32: 4.1 GiB of the 7.5 that are loaded
+    (fitcheck-llm measured 4,198 MiB of fp32 and 3,500 MiB of nf4 with its scales)."""
+    found = estimated(train="qwen2.5-7b", method="qlora", engine="trainer")
+    assert part(found, "weights") == pytest.approx((4198 + 3111 + 389) * 2**20, rel=0.01)
