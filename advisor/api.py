@@ -1,0 +1,39 @@
+"""What the command does, from Python.
+
+>>> advise(gpu="v100-16", infer="7b", quantization="int8").verdict
+'fits'
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advisor.errors import RequestError
+from advisor.estimator import estimate_workload
+from advisor.job import Job
+from advisor.results import Estimate, Plan
+from advisor.workload import resolve
+
+
+def advise(job: Job | None = None, /, **keys: Any) -> Plan:
+    """Whether the job fits, and if not, the steps that make it fit.
+
+    The job is a ``Job``, its keys, or both: ``advise(job, batch=8)`` is the job with another batch.
+    ``advise --help`` tells what each key means. Raises RequestError for a wrong request.
+    """
+    from advisor.planning.walk import walk  # brings the rules and their engine, which an estimate has no need of
+
+    return walk(resolve(_job(job, keys)), estimate_workload)
+
+
+def estimate(job: Job | None = None, /, **keys: Any) -> Estimate:
+    """The memory of the job as asked, in bytes on its fullest GPU; takes what ``advise`` takes."""
+    return estimate_workload(resolve(_job(job, keys)))
+
+
+def _job(job: object, keys: dict[str, Any]) -> Job:
+    if job is None:
+        return Job(**keys)
+    if not isinstance(job, Job):
+        raise RequestError(f"a Job or the keys of one, such as gpu='v100-16', train='7b'; not a {type(job).__name__}")
+    return Job(**{**job.given(), **keys}) if keys else job

@@ -1,0 +1,80 @@
+"""The options: those of a job, made of the vocabulary, and those that every command has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from advisor.render import FORMATS
+from advisor.vocabulary import KEYS, Key
+
+METAVARS = {"text": "NAME", "count": "N", "whole": "N", "size": "SIZE", "share": "0..1", "choice": "NAME", "list": "A,B,..."}
+# The heading above the options that begin at a key.
+HEADINGS = {
+    "gpu": "The card",
+    "train": "The model and its work",
+    "precision": "Numbers and method",
+    "zero": "Several GPUs, and the host's memory",
+    "engine": "The software",
+    "estimator": "The estimate and the plan",
+}
+
+
+class JobOption(click.Option):
+    """An option that is a key of a job."""
+
+    def __init__(self, key: Key) -> None:
+        self.heading = HEADINGS.get(key.name)
+        choices = f" One of {', '.join(key.choices)}." if key.kind == "choice" else ""
+        default = f"  [default: {key.default}]" if key.default else ""
+        kind: dict[str, Any] = {"is_flag": True} if key.kind == "flag" else {"metavar": METAVARS[key.kind]}
+        super().__init__([f"--{key.name.replace('_', '-')}", key.name], default=None, multiple=key.kind == "list",
+                         help=f"{key.help}{choices}{default}", **kind)  # fmt: skip
+
+
+def job_options() -> list[click.Option]:
+    """One option for each key of a job, in the order of the vocabulary."""
+    return [JobOption(key) for key in KEYS]
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a job among the values of a command that the user said something about, as text for ``Job``."""
+    keys = {}
+    for key in KEYS:
+        value = values.get(key.name)
+        if key.kind == "list":
+            value = ",".join(value) if value else None
+        if value is not None and value is not False:
+            keys[key.name] = value
+    return keys
+
+
+def _known_format(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is None or value in FORMATS:
+        return value
+    from difflib import get_close_matches
+
+    near = get_close_matches(value, FORMATS, 1)
+    raise click.UsageError(f"no format {value!r}; " + (f"did you mean {near[0]}?" if near else f"one of {', '.join(FORMATS)}"))
+
+
+def output_options() -> list[click.Option]:
+    """What every command takes."""
+    return [
+        click.Option(["--format"], metavar="NAME", callback=_known_format, default=None,
+                     help=f"One of {', '.join(FORMATS)}.  [default: table]"),
+        click.Option(["--output"], metavar="FILE", default=None, help="Write the answer to this file, whole or not at all."),
+    ]  # fmt: skip
+
+
+def listing_command(name: str, callback: Callable[..., Any], argument: str, short_help: str) -> click.Command:
+    """A command that shows a list, of what its words fit."""
+    return click.Command(
+        name,
+        params=[click.Argument(["words"], nargs=-1, metavar=f"[{argument}]"), *output_options()],
+        callback=callback,
+        help=callback.__doc__,
+        short_help=short_help,
+    )

@@ -1,0 +1,340 @@
+"""The sentences, figures and rows of an answer, whatever the format."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from advisor.results import PARTS, Estimate, Plan, Step
+from advisor.vocabulary import BY_NAME, KEYS
+
+QUALITY = {"small": "costs a little quality", "real": "costs quality"}
+SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"))
+
+
+class Unit(NamedTuple):
+    """What the figures of a plan are counted in."""
+
+    name: str
+    bytes: int
+
+    def figure(self, size: int) -> str:
+        """``12.55``."""
+        return f"{size / self.bytes:,.2f}"
+
+    def amount(self, size: int) -> str:
+        """``12.55 GiB``."""
+        return f"{self.figure(size)} {self.name}"
+
+
+def unit(plan: Plan) -> Unit:
+    """The memory guide's estimators speak its GB, which is 10⁹ bytes here."""
+    return Unit("GiB", 2**30) if plan.job["estimator"] == "detailed" else Unit("GB", 10**9)
+
+
+def verdict(plan: Plan) -> str:
+    """The answer in one sentence; what decides comes first, then the figures."""
+    u = unit(plan)
+    asked = _need(plan.initial, plan, u)
+    if plan.verdict == "fits":
+        return f"Fits: {asked} of {u.amount(plan.usable_bytes)} on {_cards(plan)}."
+    has = f"{_cards(plan)} has {u.figure(plan.usable_bytes)}"
+    if plan.final is not None:
+        count = sum(step.needed for step in plan.steps)
+        steps = "1 step makes" if count == 1 else f"{count} steps make"
+        planned = _need(plan.final.estimate, plan, u)
+        return f"Does not fit as asked; {steps} it fit{_more_gpus(plan)}: {planned} {u.name} instead of {asked}, and {has}."
+    tried = f", {u.figure(plan.steps[-1].after_bytes)} after every step" if plan.steps else ""
+    return (
+        f"Does not fit, and nothing within the limits makes it fit{_more_gpus(plan)}: "
+        f"{asked} {u.name} as asked{tried}, and {has}."
+    )
+
+
+def _cards(plan: Plan) -> str:
+    """``a Tesla V100 SXM2 16GB``, or each of several."""
+    name = str(plan.gpu["name"]).removeprefix("a ")
+    if gpus(plan) > 1:
+        return f"each {name}"
+    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
+
+
+def _need(estimate: Estimate, plan: Plan, u: Unit) -> str:
+    """The estimate, and the end of its interval where that is what decides."""
+    if estimate.device_bytes <= plan.usable_bytes < estimate.high_bytes:
+        return f"{u.figure(estimate.device_bytes)} (up to {u.figure(estimate.high_bytes)})"
+    return u.figure(estimate.device_bytes)
+
+
+def _more_gpus(plan: Plan) -> str:
+    before, after = plan.job["gpus"], gpus(plan)
+    where = "on" if plan.final is not None else "not even on"
+    return f", {where} {after} GPUs instead of {before}" if after > before else ""
+
+
+def gpus(plan: Plan) -> int:
+    """How many GPUs the plan ends with."""
+    if plan.final is not None:
+        return int(plan.final.job["gpus"])
+    return int(next((step.change["gpus"][1] for step in reversed(plan.steps) if "gpus" in step.change), plan.job["gpus"]))
+
+
+def budgets(plan: Plan) -> dict[str, Estimate]:
+    """The estimates of a plan by what they are of: the job as asked, and as planned where that is another."""
+    if plan.final is None or not plan.steps:
+        return {"asked": plan.initial}
+    return {"asked": plan.initial, "planned": plan.final.estimate}
+
+
+def interval(plan: Plan) -> str:
+    """What the figures stand for; nothing where the estimator gives one figure only."""
+    u = unit(plan)
+    ranges = [
+        f"between {u.figure(estimate.low_bytes)} and {u.amount(estimate.high_bytes)} {name}"
+        for name, estimate in budgets(plan).items()
+        if estimate.low_bytes < estimate.high_bytes
+    ]
+    if not ranges:
+        return ""
+    return f"In {runs(plan.job['confidence'])} the device holds {', '.join(ranges).replace(' asked', ' as asked')}."
+
+
+def phases(plan: Plan) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of the highest allocation in each phase, the peak with a mark."""
+    u, estimates = unit(plan), budgets(plan)
+    names = list(dict.fromkeys(phase for estimate in estimates.values() for phase in estimate.phases))
+    rows = [
+        [name, *(f"{'>' * (phase == estimate.peak_phase)}{u.figure(estimate.phases.get(phase, 0))}" for phase in names)]
+        for name, estimate in estimates.items()
+        if estimate.phases
+    ]
+    return [f"allocated, {u.name}", *names], rows
+
+
+def share(size: int, estimate: Estimate) -> str:
+    """``38 %`` of the whole."""
+    percent = 100 * size / estimate.device_bytes
+    return f"{percent:.0f} %" if percent >= 0.5 else "<1 %"
+
+
+def runs(share: float) -> str:
+    """``9 of 10 runs`` of 0.9.
+
+    >>> runs(0.95), runs(0.683)
+    ('19 of 20 runs', '68.3 % of runs')
+    """
+    for of in (10, 20, 100):
+        if abs(share * of - round(share * of)) < 1e-9:
+            return f"{round(share * of)} of {of} runs"
+    return f"{100 * share:g} % of runs"
+
+
+def assumptions(plan: Plan) -> list[tuple[str, str]]:
+    """The job as decided: what the figures hang on, and nothing that is left at its neutral value."""
+    job = plan.job
+    rows = [("model", _model(plan)), ("card", _card(plan))]
+    rows += _training(job) if job["train"] is not None else _inference(job)
+    rows += [("parallel", _parallel(job)), ("offloaded", ", ".join(job["offload"]))]
+    rows += [("engine", " ".join(filter(None, (job["engine"], job["engine_version"], "with torch.compile" * job["compile"]))))]
+    if job["estimator"] != "detailed":
+        rows += [("estimator", f"{job['estimator']}, the memory guide's formulas")]
+    return [(name, text) for name, text in rows if text]
+
+
+def _model(plan: Plan) -> str:
+    model = plan.model
+    parameters, active = model["parameters"], model.get("active_parameters")
+    some = f", {active:,} of them active" if active and active != parameters else ""
+    return f"{model['name']}, {parameters:,} parameters{some} in {model['layers']} layers"
+
+
+def _card(plan: Plan) -> str:
+    job, u = plan.job, unit(plan)
+    count = f"{job['gpus']} × " if job["gpus"] > 1 else ""
+    known = "measured on a real card" if plan.gpu["usable_seen"] else "estimated"
+    if job["free"] is not None and plan.usable_bytes == job["free"]:
+        known = "free"
+    elif u.name == "GB":
+        known = "as it is sold"
+    elif job["memory_fraction"] is not None and plan.usable_bytes < plan.gpu["usable_bytes"]:
+        known = f"{job['memory_fraction']:g} of the total"
+    machines = f" in {job['nodes']} machines" if job["nodes"] > 1 else ""
+    return f"{count}{plan.gpu['name']}{machines}, {u.amount(plan.usable_bytes)} usable ({known})"
+
+
+def _training(job: dict[str, Any]) -> list[tuple[str, str]]:
+    ranks = job["gpus"] // (job["tp"] * job["pp"] * job["cp"])
+    sequences = job["batch"] * job["accumulation"] * ranks
+    adapters = "" if job["method"] == "full" else f" of rank {job['lora_rank']} on {','.join(job['lora_targets'])}"
+    numbers = [job["precision"], *([f"frozen weights {job['quantization']}"] if job["quantization"] != "none" else [])]
+    if adapters:
+        numbers.append(f"adapters {job['adapter_precision']}")
+    return [
+        ("training", f"{job['method']}{adapters}, optimizer {job['optimizer']}"),
+        ("batch", f"{job['batch']} × {job['seq']:,} tokens, accumulation {job['accumulation']}: global batch {sequences}"),
+        ("numbers", ", ".join(numbers)),
+        ("kernels", f"attention {job['attention']}, loss {job['loss']}, checkpointing {job['checkpointing']}"),
+    ]
+
+
+def _inference(job: dict[str, Any]) -> list[tuple[str, str]]:
+    weights = job["precision"] if job["quantization"] == "none" else f"{job['quantization']} computed in {job['precision']}"
+    prompt = f", {job['prompt']:,} of them prompt" if job["prompt"] < job["seq"] else ""
+    return [
+        ("inference", f"{job['batch']} × {job['seq']:,} tokens{prompt}"),
+        ("numbers", f"weights {weights}, KV cache {job['kv_precision']}"),
+        ("kernels", f"attention {job['attention']}"),
+    ]
+
+
+def _parallel(job: dict[str, Any]) -> str:
+    degrees = [f"{name} {job[name]}" for name in ("tp", "pp", "cp", "ep") if job[name] > 1]
+    if job["zero"]:
+        degrees.append(f"ZeRO {job['zero']} as {job['sharding']} does it")
+    return ", ".join(degrees)
+
+
+def value_text(value: Any) -> str:
+    """A value as one would type it."""
+    if value is None:
+        return "default"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "nothing"
+    return str(value)
+
+
+def changes(step: Step) -> list[str]:
+    """``batch 8 → 4`` and ``accumulation 1 → 2``."""
+    return [f"{option(key)} {value_text(old)} → {value_text(new)}" for key, (old, new) in step.change.items() if old != new]
+
+
+def costs(step: Step) -> list[str]:
+    """What the step takes: time, quality, hardware."""
+    if not step.needed:
+        return ["not needed after all"]
+    told = [speed(step.cost.speed_low, step.cost.speed_high)]
+    if step.cost.quality != "none":
+        told.append(QUALITY[step.cost.quality])
+    if step.cost.gpus:
+        told.append(f"{step.cost.gpus} more GPU{'s' * (step.cost.gpus > 1)}")
+    if step.cost.host_bytes:
+        told.append(f"{step.cost.host_bytes / 2**30:.1f} GiB of host memory")
+    return told
+
+
+def speed(low: float, high: float) -> str:
+    """A factor on the time, in words.
+
+    >>> speed(1.2, 1.33), speed(1, 1.5), speed(1, 2), speed(0.5, 1), speed(0.5, 1.1), speed(1, 1)
+    ('20-33 % slower', 'up to 50 % slower', 'up to 2× the time', 'up to 50 % faster', '50 % faster to 10 % slower', 'no slower')
+    """
+    slow, fast = 100 * (high - 1), 100 * (1 - low)
+    if low == high == 1:
+        return "no slower"
+    if low < 1 < high:
+        return f"{fast:.0f} % faster to " + (f"{high:g}× the time" if high >= 2 else f"{slow:.0f} % slower")
+    if high <= 1:
+        return f"up to {fast:.0f} % faster" if high == 1 else f"{-slow:.0f}-{fast:.0f} % faster"
+    if high >= 2:
+        return f"up to {high:g}× the time" if low == 1 else f"{low:g}-{high:g}× the time"
+    if low == 1:
+        return f"up to {slow:.0f} % slower"
+    return f"{slow:.0f} % slower" if low == high else f"{-fast:.0f}-{slow:.0f} % slower"
+
+
+def missing(plan: Plan) -> list[str]:
+    """What would have made it fit, where nothing within the limits did."""
+    if not plan.missing:
+        return []
+    u = unit(plan)
+    lines = [f"After every step {u.amount(plan.missing['bytes'])} are still missing on each GPU."]
+    if plan.missing.get("gpus"):
+        lines.append(f"It would fit on {plan.missing['gpus']} GPUs: --max-gpus {plan.missing['gpus']} allows that.")
+    if plan.missing.get("keep"):
+        lines.append(f"It would fit if {option(plan.missing['keep'])} might change: take it out of --keep.")
+    return lines
+
+
+def option(key: str) -> str:
+    """A key as the command line spells it."""
+    return key.replace("_", "-")
+
+
+def command(plan: Plan) -> list[str]:
+    """The words of a command that asks for the plan's final settings: what was asked, with what the needed steps changed."""
+    if plan.final is None:
+        return []
+    changed = {key for step in plan.steps if step.needed for key in step.change}
+    words = ["advise"]
+    for key in KEYS:
+        if key.name in changed or key.name in plan.asked:
+            words += _words(key.name, plan.final.job[key.name] if key.name in changed else plan.asked[key.name])
+    return words
+
+
+def _words(name: str, value: Any) -> list[str]:
+    key = BY_NAME[name]
+    if key.kind == "flag":
+        return [f"--{option(name)}"] if value else []
+    if value is None or value == () or value == []:
+        return []
+    if isinstance(value, dict):
+        return [f"--{name}", CONFIG_FILE]
+    return [f"--{option(name)}", _size(value) if key.kind == "size" else value_text(value)]
+
+
+CONFIG_FILE = "./config.json"
+CONFIG_NOTE = f"{CONFIG_FILE} is to hold the object that was given for the model."
+
+
+def is_object(plan: Plan) -> bool:
+    """Whether the model was given as the object of a config.json, which a command line cannot hold."""
+    return any(isinstance(plan.asked.get(task), dict) for task in ("train", "infer"))
+
+
+def _size(size: int) -> str:
+    for bytes_, name in SIZES:
+        if size % bytes_ == 0:
+            return f"{size // bytes_}{name}"
+    return str(size)
+
+
+def instructions(plan: Plan) -> list[tuple[Step, str]]:
+    """The needed steps with the job's engine's own words for them; of a rule applied several times the last."""
+    if plan.final is None:
+        return []
+    last = {step.rule: step for step in plan.steps if step.needed}
+    engine = plan.job["engine"]
+    return [(step, step.how[engine]) for step in last.values() if engine in step.how]
+
+
+def part_names(estimates: list[Estimate]) -> list[str]:
+    """The parts of any of the estimates, in the order of a budget; the memory guide's parts in its own."""
+    names = dict.fromkeys(part.name for estimate in estimates for part in estimate.parts)
+    return [name for name in PARTS if name in names] if names.keys() <= set(PARTS) else list(names)
+
+
+def parts(plan: Plan) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of the budget; the last row is the total."""
+    u, estimates = unit(plan), budgets(plan)
+    sizes = {name: {part.name: part.bytes for part in estimate.parts} for name, estimate in estimates.items()}
+    rows = [[part] for part in part_names(list(estimates.values()))]
+    for row in rows:
+        for name, estimate in estimates.items():
+            size = sizes[name].get(row[0], 0)
+            row += [u.figure(size), share(size, estimate)] if size else ["-", ""]
+    total = [cell for estimate in estimates.values() for cell in (u.figure(estimate.device_bytes), "")]
+    headers = [header for name in estimates for header in (f"{name}, {u.name}", "share")]
+    return ["part", *headers], [*rows, ["total", *total]]
+
+
+def steps(plan: Plan) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of the steps; what changes and what it costs has a line each."""
+    u = unit(plan)
+    rows = [
+        [f"{step.rule} {step.name}", "\n".join(changes(step)), u.figure(step.before_bytes), u.figure(step.after_bytes),
+         u.figure(step.saved_bytes), "\n".join(costs(step))]
+        for step in plan.steps
+    ]  # fmt: skip
+    return ["rule", "change", "before", "after", "saved", "cost"], rows
