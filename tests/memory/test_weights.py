@@ -1,0 +1,141 @@
+"""Weights in bytes: as a checkpoint has them, or by shape and format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.defaults import find_model
+from advisor.estimator import estimate_workload
+from advisor.job import Job
+from advisor.memory.parameters import Weight, parameter_count
+from advisor.memory.sharding import Rank
+from advisor.memory.weights import Storing, adapter_targets, adapter_weights, rank_sum, tensor_bytes
+from advisor.workload import resolve
+
+CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+
+
+def checkpoint(folder: Path, tensors: dict[str, tuple[str, list[int], int]]) -> Path:
+    """A model folder: the config above and one safetensors file of zeros with these dtypes, shapes and bytes per element."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, (dtype, shape, width) in tensors.items():
+        start, end = end, end + width * _product(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
+    return folder
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for side in shape:
+        result *= side
+    return result
+
+
+def weights_of(folder: Path, **keys: Any) -> int:
+    found = estimate_workload(resolve(Job(gpu="a100-80", infer=str(folder), **keys)))
+    return next(part.bytes for part in found.parts if part.name == "weights")
+
+
+def test_a_checkpoint_counts_as_it_is(tmp_path: Path) -> None:
+    """Norms kept in fp32 beside bf16 matrices are 4 bytes an element, whatever the config says."""
+    folder = checkpoint(
+        tmp_path / "m", {"model.embed_tokens.weight": ("BF16", [100, 64], 2), "model.norm.weight": ("F32", [64], 4)}
+    )
+    assert weights_of(folder) == 100 * 64 * 2 + 64 * 4
+
+
+def test_what_is_not_loaded_does_not_count(tmp_path: Path) -> None:
+    """A tied head's second copy, rotary buffers and a prediction layer behind the last are in the file and not on the card."""
+    embedding = {"model.embed_tokens.weight": ("BF16", [100, 64], 2)}
+    beside = {
+        "lm_head.weight": ("BF16", [100, 64], 2),
+        "model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", [8], 4),
+        "model.layers.2.eh_proj.weight": ("BF16", [64, 128], 2),
+    }
+    assert weights_of(checkpoint(tmp_path / "m", embedding | beside)) == weights_of(checkpoint(tmp_path / "n", embedding))
+
+
+def test_another_precision_goes_by_shape(tmp_path: Path) -> None:
+    """Asked for in fp32, the model counts 4 bytes for each parameter of its shape, not what the file holds."""
+    folder = checkpoint(tmp_path / "m", {"model.embed_tokens.weight": ("BF16", [100, 64], 2)})
+    assert weights_of(folder, precision="fp32") == 4 * parameter_count(find_model(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "expected"),
+    [
+        ("none", 4096 * 4096 * 2),
+        ("int8", 4096 * 4096 + 4096 * 4),
+        ("nf4", 4096 * 4096 // 2 + 4096 * 4096 // 64 * 4),
+        ("nf4-dq", 4096 * 4096 // 2 + 4096 * 4096 // 64 + 4096 * 4096 // 64 // 256 * 4),
+        ("gptq-int4", 4096 * 4096 // 2 + 4096 * 32 * 2 + 4096 * 32 // 2 + 4096 * 4),
+        ("awq-int4", 4096 * 4096 // 2 + 4096 * 32 * 2 + 4096 * 32 // 2),
+        ("fp8", 4096 * 4096 + 32 * 32 * 4),
+        ("q8_0", 4096 * 4096 * 34 // 32),
+        ("mxfp4", 4096 * 4096 * 17 // 32),
+    ],
+)
+def test_a_matrix_in_each_format(quantization: str, expected: int) -> None:
+    """4,096 × 4,096: the packed values, and the scales and zero points that come with them."""
+    matrix = Weight("q_proj", 4096, 4096, "linear")
+    assert tensor_bytes(matrix, Storing(quantization, 2, blocks=False)) == expected
+
+
+def test_formats_leave_embedding_head_and_norms_alone() -> None:
+    """nf4 touches the layers' matrices only; GGUF types quantize the embedding and the head as well."""
+    embedding = Weight("embed_tokens", 32000, 4096, "embedding")
+    norm = Weight("norm", 4096, 1, "norm")
+    for weight in (embedding, norm):
+        assert tensor_bytes(weight, Storing("nf4", 2, blocks=False)) == 2 * weight.elements
+    assert tensor_bytes(embedding, Storing("q8_0", 2, blocks=False)) == embedding.elements * 34 // 32
+
+
+@pytest.mark.parametrize(
+    ("model", "rank", "trained"),
+    [("llama-2-7b", 16, 39_976_960), ("llama-3.1-8b", 16, 41_943_040), ("llama-3.2-1b", 16, 11_272_192)],
+)
+def test_adapters_on_all_linear_layers(model: str, rank: int, trained: int) -> None:
+    """Trainable parameters that PEFT 0.21 prints for rank 16 on all linear layers."""
+    facts = find_model(model)
+    targets = adapter_targets(facts, ("all-linear",))
+    assert sum(x.elements for layer in facts.layers for x in adapter_weights(layer, facts.hidden, rank, targets)) == trained
+
+
+def test_adapters_on_experts() -> None:
+    """PEFT 0.21 on Qwen3-30B-A3B, rank 4: each expert's gate and up get rank 8 together, its down rank 4, the router 4."""
+    facts = find_model("qwen3-30b-a3b")
+    targets = adapter_targets(facts, ("all-linear",))
+    shapes = {x.name: (x.rows, x.cols) for x in adapter_weights(facts.layers[0], facts.hidden, 4, targets)}
+    assert shapes["experts.gate_up_proj.lora_A"] == (1024, 2048)
+    assert shapes["experts.gate_up_proj.lora_B"] == (1536, 1024)
+    assert shapes["experts.down_proj.lora_A"] == (512, 768)
+    assert shapes["experts.down_proj.lora_B"] == (2048, 512)
+    assert shapes["gate.lora_A"] == (4, 2048)
+
+
+def test_blocks_cost_something() -> None:
+    """Qwen2.5-14B: 13,824 × 5,120 matrices take 136 MiB blocks for 135 MiB, 144 of them."""
+    model = find_model("qwen2.5-14b")
+    tight, rounded = (rank_sum(Rank(model), Storing("none", 2, blocks)).bytes for blocks in (False, True))
+    assert tight == 2 * parameter_count(model)
+    assert 144 * 2**20 <= rounded - tight < 160 * 2**20
