@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+
 from advisor.planning.engine import (
     MOST_FIRINGS,
     MOST_RULES,

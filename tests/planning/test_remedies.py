@@ -1,0 +1,232 @@
+"""The remedies: which keys change, and to what."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planning_toy import workload
+
+from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.planning.remedies import (
+    BITS,
+    NotApplicable,
+    accumulate_gradients,
+    divides,
+    doublings,
+    halve_batch,
+    limit_sequence,
+    mixed_precision,
+    more_gpus,
+    next_degrees,
+    on_gpus,
+    quantize_weights,
+    shard,
+    split_model,
+    weight_bits,
+)
+from advisor.vocabulary import QUANTIZATIONS
+
+
+def train(**keys):
+    return workload(train="7b", **keys)
+
+
+def infer(**keys):
+    return workload(infer="7b", **keys)
+
+
+def test_every_quantization_has_its_bits():
+    """Only ``none`` leaves it to the precision."""
+    assert BITS.keys() == set(QUANTIZATIONS) - {"none"}
+    assert weight_bits(infer()) == 16
+    assert weight_bits(infer(precision="fp32")) == 32
+
+
+@pytest.mark.parametrize(("batch", "floor", "then"), [(8, 1, 4), (7, 1, 3), (2, 1, 1), (8, 6, 6), (3, 2, 2)])
+def test_the_batch_is_halved_rounding_down_and_not_below_its_floor(batch, floor, then):
+    """I1."""
+    assert halve_batch(infer(batch=batch, min_batch=floor)) == [{"batch": then}]
+
+
+@pytest.mark.parametrize(
+    ("seq", "lengths"),
+    [(131072, [32768, 16384, 8192]), (32768, [16384, 8192]), (32769, [32768, 16384, 8192]), (10000, [8192]), (8193, [8192])],
+)
+def test_the_sequence_goes_to_the_next_of_32k_16k_8k(seq, lengths):
+    """I2: strictly below the present length, and no further than 8K."""
+    assert [changes["seq"] for changes in limit_sequence(infer(seq=seq))] == lengths
+
+
+def test_the_sequence_does_not_go_below_its_floor():
+    """min_seq 16,000 leaves 16K and refuses 8K."""
+    assert limit_sequence(infer(seq=32768, min_seq=16000)) == [{"seq": 16384}]
+    assert limit_sequence(infer(seq=16384, min_seq=16000)) == NotApplicable(
+        "the next shorter length is below the 16000 tokens of min_seq"
+    )
+
+
+def test_a_prompt_that_the_user_set_is_cut_and_named():
+    """A prompt left to its default follows the sequence by itself."""
+    assert limit_sequence(infer(seq=16384)) == [{"seq": 8192}]
+    assert limit_sequence(infer(seq=16384, prompt=12000)) == [{"seq": 8192, "prompt": 8192}]
+    assert limit_sequence(infer(seq=16384, prompt=4096)) == [{"seq": 8192}]
+
+
+@pytest.mark.parametrize(
+    ("engine", "now", "kinds"),
+    [
+        ("transformers", "none", ["int8", "nf4"]),
+        ("llama.cpp", "none", ["q8_0", "q4_k_m"]),
+        ("vllm", "none", ["fp8", "awq-int4"]),
+        ("transformers", "gptq-int8", ["nf4"]),
+        ("llama.cpp", "q6_k", ["q4_k_m"]),
+    ],
+)
+def test_quantization_starts_where_the_model_is_in_the_engines_own_formats(engine, now, kinds):
+    """I3."""
+    assert quantize_weights(infer(engine=engine, quantization=now)) == [{"quantization": kind} for kind in kinds]
+
+
+def test_four_bits_are_the_end():
+    """Nothing below is offered."""
+    assert quantize_weights(infer(quantization="nf4")) == NotApplicable("the weights are nf4 already")
+
+
+def test_layers_are_dealt_out_over_twice_the_gpus():
+    """I4 with transformers and llama.cpp changes only ``gpus``; the last step goes to max_gpus."""
+    assert split_model(infer()) == [{"gpus": 2}, {"gpus": 4}, {"gpus": 8}]
+    assert split_model(infer(engine="llama.cpp", gpus=3, max_gpus=8)) == [{"gpus": 6}, {"gpus": 8}]
+
+
+def test_a_serving_engine_doubles_the_degree_with_the_gpus():
+    """I4: 32 heads are divided by 2, 4 and 8."""
+    assert split_model(infer(engine="vllm")) == [{"tp": 2, "gpus": 2}, {"tp": 4, "gpus": 4}, {"tp": 8, "gpus": 8}]
+    assert split_model(infer(engine="vllm", tp=2, gpus=4)) == [{"tp": 4, "gpus": 8}, {"tp": 8, "gpus": 8}]
+
+
+def test_replicas_give_up_their_gpus_when_there_are_no_more():
+    """Eight replicas on eight GPUs become four of two GPUs."""
+    assert split_model(infer(engine="vllm", gpus=8))[0] == {"tp": 2}
+
+
+def test_pipeline_parallel_where_the_heads_cannot_be_divided():
+    """GPT-2 XL has 25 heads and 48 layers."""
+    xl = model(Attention(heads=25, kv_heads=25, head_dim=64), Mlp(width=6400), 48)
+    assert next_degrees(xl, 1, 1) == (1, 2)
+    assert next_degrees(model(Attention(heads=12, kv_heads=12, head_dim=64), Mlp(width=3072), 12), 4, 1) == (4, 2)
+    assert next_degrees(model(Attention(heads=25, kv_heads=25, head_dim=64), Mlp(width=6400), 1), 1, 1) is None
+
+
+def model(mixer, feed_forward, layers=2):
+    return Model(name="m", model_type="m", hidden=64, vocab=100, layers=(Layer(mixer, feed_forward),) * layers)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "feed_forward", "degree", "can"),
+    [
+        (Attention(heads=32, kv_heads=8, head_dim=128), Mlp(width=14336), 8, True),  # Llama 3.1 8B
+        (Attention(heads=32, kv_heads=8, head_dim=128), Mlp(width=14336), 16, True),  # KV heads are copied
+        (Attention(heads=28, kv_heads=4, head_dim=128), Mlp(width=18944), 8, False),  # Qwen2 7B: 28 heads
+        (Attention(heads=32, kv_heads=6, head_dim=128), Mlp(width=14336), 4, False),
+        (Attention(heads=32, kv_heads=32, head_dim=128), Mlp(width=11009), 2, False),
+        (LatentAttention(128, 512, 128, 64, 128, 1536), Experts(256, 8, 2048, shared_width=2048), 8, True),  # DeepSeek V3
+        (Attention(heads=16, kv_heads=16, head_dim=128), Experts(60, 4, 1408, shared_width=5633), 2, False),
+        (None, Mlp(width=64), 2, True),
+    ],
+)
+def test_a_degree_must_divide_heads_and_widths(mixer, feed_forward, degree, can):
+    """vLLM raises where it does not; fewer KV heads than GPUs are copied."""
+    assert divides(model(mixer, feed_forward), degree) is can
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "floor", "then"),
+    [
+        (8, 1, 1, (4, 2)),
+        (5, 1, 1, (1, 5)),
+        (5, 2, 1, (2, 5)),
+        (6, 1, 1, (3, 2)),
+        (7, 3, 1, (3, 7)),
+        (6, 2, 4, (4, 3)),
+        (3, 2, 2, (2, 3)),
+    ],
+)
+def test_accumulation_makes_up_for_the_batch(batch, accumulation, floor, then):
+    """T2: at most half the batch, or its floor, and the product stays."""
+    keys = {"batch": batch, "accumulation": accumulation, "min_batch": floor}
+    assert accumulate_gradients(train(**keys)) == [{"batch": then[0], "accumulation": then[1]}]
+
+
+def test_a_floor_that_no_divisor_reaches_is_a_reason():
+    """Seven sequences are 1 × 7 or 7 × 1."""
+    settings = accumulate_gradients(train(batch=7, min_batch=2))
+    assert settings == NotApplicable("no batch from 2 to 3 keeps the 7 sequences of one GPU's step")
+
+
+@given(st.integers(2, 2**31), st.integers(1, 2**17))
+def test_the_sequences_of_a_step_stay_whatever_the_batch(batch, accumulation):
+    """The product is kept, and the batch falls to half or less; also for the largest batch that a job takes."""
+    [changes] = accumulate_gradients(train(batch=batch, accumulation=accumulation))
+    assert changes["batch"] * changes["accumulation"] == batch * accumulation
+    assert 1 <= changes["batch"] <= batch // 2
+
+
+@pytest.mark.parametrize(("stage", "then"), [(0, [2, 3]), (1, [2, 3]), (2, [3])])
+def test_zero_goes_to_stage_2_then_3(stage, then):
+    """T3."""
+    assert shard(train(zero=stage, gpus=2)) == [{"zero": later} for later in then]
+
+
+def test_mixed_precision_is_what_the_card_can_do():
+    """T5: a V100 has no bf16."""
+    assert mixed_precision(train(precision="fp32")) == [{"precision": "bf16-mixed"}]
+    assert mixed_precision(train(precision="fp32", gpu="old")) == [{"precision": "fp16-mixed"}]
+
+
+@pytest.mark.parametrize(
+    ("keys", "then"),
+    [
+        ({}, [{"zero": 3, "gpus": 2}, {"zero": 3, "gpus": 4}, {"zero": 3, "gpus": 8}]),
+        ({"gpus": 2, "zero": 3, "accumulation": 8}, [{"accumulation": 4, "gpus": 4}, {"accumulation": 2, "gpus": 8}]),
+        ({"gpus": 4, "zero": 3, "accumulation": 3}, [{"gpus": 8}]),  # 3 is not halved
+        ({"gpus": 6, "zero": 3, "accumulation": 4}, [{"accumulation": 3, "gpus": 8}]),  # 24 sequences on 8
+        ({"gpus": 3, "zero": 3, "tp": 3, "max_gpus": 8}, [{"gpus": 6}]),  # groups of three
+        ({"gpus": 4, "zero": 3, "accumulation": 8, "keep": "accumulation"}, [{"gpus": 8}]),
+        ({"gpus": 4, "zero": 3, "nodes": 1, "max_gpus": 16}, [{"gpus": 8}, {"gpus": 16, "nodes": 2}]),
+    ],
+)
+def test_gpus_double_and_accumulation_shrinks_as_far_as_it_divides(keys, then):
+    """T6: the batch of a GPU stays, ZeRO 3 comes in the same step, machines are counted where the user counted them."""
+    assert more_gpus(train(**keys)) == then
+
+
+def test_no_room_for_another_group_is_a_reason():
+    """Five GPUs at a time, and eight at most."""
+    assert more_gpus(train(gpus=5, tp=5)) == NotApplicable("max_gpus 8 leaves no room for another 5 GPUs")
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64))
+def test_the_global_batch_never_shrinks(gpus, accumulation, most):
+    """Whatever the numbers, and accumulation never grows."""
+    w = train(gpus=gpus, accumulation=accumulation, max_gpus=max(gpus, most))
+    settings = more_gpus(w)
+    for changes in [] if isinstance(settings, NotApplicable) else settings:
+        fewer = changes.get("accumulation", accumulation)
+        assert fewer * changes["gpus"] >= accumulation * gpus
+        assert fewer <= accumulation
+
+
+def test_doublings_end_at_the_limit():
+    """And there are none beyond it."""
+    assert doublings(1, 8) == [2, 4, 8]
+    assert doublings(5, 12) == [10, 12]
+    assert doublings(8, 8) == doublings(9, 8) == []
+
+
+def test_a_job_taken_to_so_many_gpus_at_once():
+    """What ``missing`` tries beyond max_gpus; tensor parallel as far as 32 heads go, pipeline parallel beyond."""
+    assert on_gpus(train(gpus=8, zero=3, accumulation=4), 32) == {"accumulation": 1, "gpus": 32}
+    assert on_gpus(infer(), 16) == {"gpus": 16}
+    assert on_gpus(infer(engine="vllm"), 64) == {"tp": 32, "pp": 2, "gpus": 64}
+    assert on_gpus(infer(engine="vllm"), 2048) is None

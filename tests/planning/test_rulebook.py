@@ -1,0 +1,168 @@
+"""The rules as data: the documented order, a complete page for each, and one line for every mistake in the file."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from planning_toy import workload
+
+from advisor.errors import RequestError
+from advisor.planning.engine import Condition, Other
+from advisor.planning.facts import FACTS, facts
+from advisor.planning.remedies import REMEDIES
+from advisor.planning.rulebook import QUESTIONS, find_rule, load, parse, rules
+
+RULE = """
+[[rule]]
+id = "T1"
+name = "one"
+title = "Do one thing"
+remedy = "plain_sgd"
+when = [{ fact = "batch", above = 1, otherwise = "the batch is {batch}" }]
+what = "What"
+why = "Why"
+source = ["A paper"]
+cost = { text = "Little", quality = "none", figure = "Exact", speed = { low = 1.0, high = 1.2, source = "A paper" } }
+how = { trainer = "batch={batch}" }
+"""
+
+DOCUMENTED = {
+    "inference": ["I1 halve-batch", "I2 limit-sequence", "I3 quantize-weights", "I4 split-model"],
+    "training": [
+        "T1 gradient-checkpointing", "T2 accumulate-gradients", "T3 zero", "T4 sgd", "T5 mixed-precision", "T6 multi-gpu",
+    ],
+}  # fmt: skip
+FRAMEWORKS = {
+    "inference": {"transformers", "vllm", "sglang", "llama.cpp", "ollama"},
+    "training": {"trainer", "trl", "axolotl", "llama-factory", "litgpt"},
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_order_is_that_of_the_memory_guide(question):
+    """Section 7.1 of the guide: the numbered lists for inference and for training."""
+    assert [f"{rule.id} {rule.name}" for rule in load(question).rule] == DOCUMENTED[question]
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.id)
+def test_every_rule_has_its_whole_page(rule):
+    """What, why (with a part and a phase), cost with figures and sources, how for the usual frameworks, and a source with its section."""
+    assert rule.title[0].isupper()
+    assert not rule.title.endswith(".")
+    assert re.search(r"phase|decode|prefill|backward|step", rule.why)
+    assert re.search(r"`[a-z-]+`", rule.what), "names the parts it works on"
+    assert rule.cost.speed.low <= rule.cost.speed.high
+    assert rule.cost.speed.source
+    assert rule.cost.figure
+    assert any("memory guide" in line and "§" in line for line in rule.source)
+    assert any(re.search(r"\d{4}|\d+\.\d+", line) for line in rule.source)
+    question = "inference" if rule.id.startswith("I") else "training"
+    few = {"T5": {"trl", "accelerate", "torchtune"}}.get(rule.id, set())  # torchtune has no autocast
+    assert FRAMEWORKS[question] - few <= rule.how.keys() | {"torchtune"}
+    for clause in rule.when:
+        assert clause.otherwise
+        assert not clause.otherwise.endswith(".")
+
+
+def test_every_remedy_has_its_rule():
+    """No function lies about that no rule names, and no two rules share one."""
+    assert sorted(rule.remedy for rule in rules()) == sorted(REMEDIES)
+
+
+@pytest.mark.parametrize("text", ["T1", "t1", " gradient-checkpointing ", "Gradient checkpointing", "gradient_checkpointing"])
+def test_a_rule_is_found_by_id_and_by_name(text):
+    """Case, blanks and underscores are forgiven."""
+    assert find_rule(text).id == "T1"
+
+
+@pytest.mark.parametrize(("text", "words"), [("split-modle", "I4 split-model"), ("T11", "T1 "), ("????", "`advise rules`")])
+def test_an_unknown_rule_gets_the_nearest(text, words):
+    """One line that says what to type instead."""
+    with pytest.raises(RequestError, match=words):
+        find_rule(text)
+
+
+def test_the_files_are_read_once():
+    """A second question costs nothing."""
+    assert load("training") is load("training")
+
+
+def test_a_rule_becomes_conditions_between_the_two_that_end_the_walk():
+    """``fits`` comes first and ``exhausted`` last; a rule that is left behind cannot fire."""
+    text = RULE.replace("above = 1,", 'above = { fact = "min_batch" },')
+    assert parse(text).conditions() == {
+        "fits": [Condition("fits", "is", True)],
+        "T1": [Condition("past", "below", 1), Condition("batch", "above", Other("min_batch"))],
+        "exhausted": [Condition("fits", "is", False)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("above = 1,", "over = 1,", "one of is, not, at_least"),
+        ("above = 1,", "", "one of is, not"),
+        ("above = 1,", "above = 1, below = 9,", "one of is, not"),
+        ("above = 1,", "above = nan,", "compared with a int"),
+        ("above = 1,", "above = 1e-5,", "compared with a int"),
+        ("above = 1,", "above = true,", "compared with a int"),
+        ("above = 1,", f"above = {2**63},", "beyond 64 bits"),
+        ("above = 1,", 'above = { fact = "precision" },', "of that kind"),
+        ("above = 1,", 'above = { fact = "mim_batch" },', "of that kind"),
+        ('fact = "batch"', 'fact = "bacth"', "bacth is no fact"),
+        ('fact = "batch", above = 1', 'fact = "precision", above = "bf16"', "has no order"),
+        ('otherwise = "the batch is {batch}"', 'otherwise = ""', "at least 1 character"),
+        ("{batch}", "{bacth}", "nothing fills {bacth}"),
+        ('when = [{ fact = "batch", above = 1, otherwise = "the batch is {batch}" }]', "when = []", "at least 1 item"),
+        ('remedy = "plain_sgd"', 'remedy = "pray"', "pray is no remedy"),
+        ('name = "one"', 'name = "one"\nnote = "x"', "Extra inputs"),
+        ('id = "T1"', 'id = "1"', "rule.1.id"),
+        ('quality = "none"', 'quality = "nil"', "'none', 'small' or 'real'"),
+        ("low = 1.0", "low = inf", "finite"),
+        ("low = 1.0", 'low = "1"', "valid number"),
+        ("trainer", "trianer", "trianer is no framework"),
+        ('source = ["A paper"]', "source = []", "at least 1 item"),
+        ("[[rule]]", "[[rule", "line"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line_that_names_it(old, new, words):
+    """Before the engine sees it: durable_rules would answer with a number, or hang."""
+    assert parse(RULE)
+    with pytest.raises(RequestError) as refusal:
+        parse(RULE.replace(old, new, 1), "training.toml")
+    message = str(refusal.value)
+    assert message.startswith("training.toml: ")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_ids_and_names_stand_once():
+    """An id is a promise."""
+    with pytest.raises(RequestError, match="T1 stands there twice"):
+        parse(RULE + RULE)
+    with pytest.raises(RequestError, match="one stands there twice"):
+        parse(RULE + RULE.replace("T1", "T2"))
+
+
+def test_more_rules_than_the_engine_can_tell_apart_are_refused():
+    """61 and the two that end the walk."""
+    many = [
+        RULE.replace("T1", f"{letter}{n}").replace('"one"', f'"{letter.lower()}-{n}"') for letter in "AB" for n in range(1, 32)
+    ]
+    assert parse("".join(many[:61]))
+    with pytest.raises(RequestError, match="at most 61 items"):
+        parse("".join(many))
+
+
+def test_no_rules_at_all_are_refused():
+    """An empty ruleset never fires in durable_rules."""
+    with pytest.raises(RequestError, match="rule"):
+        parse("")
+
+
+@pytest.mark.parametrize("keys", [{"train": "7b"}, {"infer": "7b"}, {"infer": "7b", "engine": "vllm", "precision": "fp16"}])
+def test_every_fact_is_told_of_every_job_with_its_type(keys):
+    """durable_rules takes 1, true and "1" for equal; Python does not, so types must not vary."""
+    told = facts(workload(**keys), fits=False, past=0)
+    assert {name: type(value) for name, value in told.items()} == FACTS
