@@ -6,8 +6,10 @@ import itertools
 import math
 import os
 import random
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +36,7 @@ COUNTDOWN = {
     "even": [Condition("half", "is", True)],
     "odd": [Condition("half", "is", False)],
 }
-BY_NUMBER = itertools.count()
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -353,19 +355,23 @@ def test_the_engine_says_which_it_is():
     assert isinstance(build("named", COUNTDOWN), Durable)
 
 
-def test_without_durable_rules_the_plain_loop_decides(monkeypatch):
-    """On Python 3.13 without the extra the import fails; so it does here."""
-    monkeypatch.setitem(sys.modules, "durable", None)
+@pytest.mark.parametrize("missing", ["durable", "durable_rules_engine"])
+def test_without_durable_rules_the_plain_loop_decides(monkeypatch, missing):
+    """On Python 3.13 without the extra nothing is there; built without the flag, the C part does not load."""
+    monkeypatch.setitem(sys.modules, missing, None)
     assert engine_name() == "plain loop"
     assert isinstance(build("plain", COUNTDOWN), PlainLoop)
 
 
+def test_asking_for_the_name_does_not_load_the_engine():
+    """`advise --version` tells it, and durable takes longer to load than all the rest of that."""
+    code = "import sys; from advisor.planning.engine import engine_name; engine_name(); print('durable' in sys.modules)"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert asked.stdout.strip() == "False"
+
+
 def test_only_one_module_imports_durable():
     """The seam is advisor/planning/engine.py."""
-    from pathlib import Path
-
-    import advisor
-
-    package = Path(advisor.__file__).parent
+    package = ROOT / "advisor"
     lines = {path.name: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
     assert [name for name, text in lines.items() if "from durable" in text or "import durable" in text] == ["engine.py"]
