@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from advisor.data import data_folder
 from advisor.engines import Engine
@@ -37,8 +37,7 @@ UNIT = re.compile(r"(?<=\d)\s*gi?b\b")
 Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class ModelRecord:
+class ModelRecord(NamedTuple):
     """What the catalogue says of a model besides its shape. Parameters are counts, ``context`` is in tokens."""
 
     slug: str

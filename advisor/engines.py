@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """What a framework does with memory that the job does not say.
 
     ``task`` is what it can do. ``serving`` engines divide the model by tensor and pipeline parallel and run

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     """One card. Memory in bytes.
 
     ``total_bytes`` is what nvidia-smi calls the card's total, ``usable_bytes`` what the runtime can
@@ -35,4 +33,4 @@ class Gpu:
     aliases: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "aliases": list(self.aliases)}
+        return {**self._asdict(), "aliases": list(self.aliases)}

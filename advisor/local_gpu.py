@@ -7,7 +7,6 @@ would take memory that the answer is about.
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from advisor.catalog import DRIVER_RESERVE_MIB, MIB, find_gpu
@@ -83,8 +82,7 @@ def _as_gpu(seen: Seen, cards: int) -> Gpu:
         lost = listed.total_bytes - seen.total_mib * MIB
         if not seen.total_mib or lost <= SAME_TOTAL * listed.total_bytes:
             lost = 0
-        return replace(
-            listed,
+        return listed._replace(
             total_bytes=listed.total_bytes - lost,
             usable_bytes=listed.usable_bytes - lost,
             note=found + (f"; {listed.note}" if listed.note else ""),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 # How a norm is computed decides what autograd keeps of it:
 #   rms         Llama: fp32 copy, normalised, times the weight in the model's dtype
@@ -39,8 +39,7 @@ def hashed_once(facts: object) -> int:
     return known
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """Softmax attention over keys and values that are cached as they are (MHA, GQA, MQA)."""
 
     heads: int
@@ -68,8 +67,7 @@ class Attention:
         return self.kv_heads * self.head_dim
 
 
-@dataclass(frozen=True)
-class LatentAttention:
+class LatentAttention(NamedTuple):
     """DeepSeek's multi-head latent attention: keys and values live in one compressed vector per token."""
 
     heads: int
@@ -83,8 +81,7 @@ class LatentAttention:
     window: int | None = None
 
 
-@dataclass(frozen=True)
-class Mlp:
+class Mlp(NamedTuple):
     """A dense feed-forward part; ``gated`` has three matrices (gate, up, down), else two."""
 
     width: int
@@ -94,11 +91,10 @@ class Mlp:
     activation: Literal["silu", "gelu", "gelu-new", "gelu-tanh", "relu", "relu2", "xielu"] = "silu"
 
 
-@dataclass(frozen=True)
-class Experts:
-    """A mixture of experts: ``active`` of ``count`` run for a token, and the shared ones always."""
+class Experts(NamedTuple):
+    """A mixture of experts: ``active`` of ``total`` run for a token, and the shared ones always."""
 
-    count: int
+    total: int
     active: int
     width: int
     gated: bool = True
@@ -114,19 +110,15 @@ Mixer = Attention | LatentAttention
 FeedForward = Mlp | Experts
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     mixer: Mixer | None
     feed_forward: FeedForward | None
     arrangement: Arrangement = "pre"
     norm: Norm = "rms"
     names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama: (Llama's, its own)
 
-    __hash__ = hashed_once
 
-
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """One tensor of a checkpoint as its header tells it."""
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 PHASES = ("load", "forward", "backward", "step", "eval", "save", "prefill", "decode")
@@ -31,8 +30,7 @@ class Part(NamedTuple):
         return {"name": self.name, "bytes": self.bytes, "formula": formula, "source": self.source}
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """The memory of one job on its fullest GPU, in bytes.
 
     ``allocated`` is torch's ``max_memory_allocated``, ``reserved`` its ``max_memory_reserved``,
@@ -65,8 +63,7 @@ class Estimate:
         }
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What a step costs: a factor on the time per sample (1.2 is 20 % slower), quality, and hardware."""
 
     speed_low: float = 1.0
@@ -84,8 +81,7 @@ class Cost:
         }
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One remedy applied: the keys it changed, and the device bytes before and after."""
 
     rule: str
@@ -127,16 +123,14 @@ class Skip(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class Final:
+class Final(NamedTuple):
     """The settings that a plan ends with, and their estimate."""
 
     job: dict[str, Any]
     estimate: Estimate
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """The answer to one request."""
 
     verdict: Literal["fits", "fits-after-changes", "does-not-fit"]

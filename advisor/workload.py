@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from advisor.engines import Engine
 from advisor.hardware import Gpu
@@ -11,8 +10,7 @@ from advisor.job import Job
 from advisor.model import Model
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(NamedTuple):
     """What an estimate is made of. Names as in ``Job``; sizes in bytes, lengths in tokens."""
 
     asked: Job

@@ -12,6 +12,7 @@ import pytest
 from advisor.data import data_folder
 from advisor.errors import RequestError
 from advisor.memory.parameters import parameter_count
+from advisor.model import Experts
 from advisor.model_files.config import model_from_config
 
 ROWS: list[dict[str, Any]] = [
@@ -90,7 +91,7 @@ def test_a_tied_head_that_is_stored_twice_is_one_embedding(row: dict[str, Any]) 
 def test_router_bias_buffers_are_one_number_for_each_expert(row: dict[str, Any]) -> None:
     """DeepSeek-V3's balancing bias is a buffer of the router, not a parameter."""
     model = model_from_config(row["config"], row["slug"])
-    experts = [layer.feed_forward.count for layer in model.layers if hasattr(layer.feed_forward, "count")]
+    experts = [layer.feed_forward.total for layer in model.layers if isinstance(layer.feed_forward, Experts)]
     assert row["difference"]["parameters"] == sum(experts)
 
 

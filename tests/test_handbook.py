@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -450,10 +449,10 @@ def test_shown_arithmetic_gives_the_part(job: dict[str, Any]) -> None:
 def test_more_never_needs_less(job: dict[str, Any], key: str) -> None:
     """A larger batch, a longer sequence or more bytes a value never shrink the total."""
     w = workload(**job)
-    more = replace(w, **{key: job[key] + 1})
+    more = w._replace(**{key: job[key] + 1})
     assert handbook.estimate(more).device_bytes >= handbook.estimate(w).device_bytes
-    wide = replace(w, precision="fp32", estimator="checklist")
-    assert handbook.estimate(wide).device_bytes > handbook.estimate(replace(w, estimator="checklist")).device_bytes
+    wide = w._replace(precision="fp32", estimator="checklist")
+    assert handbook.estimate(wide).device_bytes > handbook.estimate(w._replace(estimator="checklist")).device_bytes
 
 
 # Through the front door

@@ -8,9 +8,10 @@ checklist gives with the settings of ``at`` filled in, and ``contradicts`` wheth
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from advisor.data import data_folder
 from advisor.errors import RequestError
@@ -20,8 +21,7 @@ from advisor.workload import Workload
 GUIDE_PRECISION = {4.0: "fp32", 2.0: "fp16", 1.0: "int8", 0.5: "int4"}  # §1.2, by bytes of a value
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """One sentence of the guide. ``gpu``: slugs of the cards it names, none for any card of ``gb``; none of both for any card."""
 
     section: str
@@ -35,8 +35,8 @@ class Claim:
     gb: float | None = None
     guide_gb: float | None = None
     part: str | None = None  # the part that the figure is of; the total if none
-    when: dict[str, Any] = field(default_factory=dict)
-    at: dict[str, Any] = field(default_factory=dict)
+    when: Mapping[str, Any] = MappingProxyType({})
+    at: Mapping[str, Any] = MappingProxyType({})
     why: str | None = None
 
 
@@ -67,7 +67,7 @@ def _is_about(claim: Claim, w: Workload) -> bool:
     return card and named and model and _settings_hold(claim.when, w)
 
 
-def _settings_hold(when: dict[str, Any], w: Workload) -> bool:
+def _settings_hold(when: Mapping[str, Any], w: Workload) -> bool:
     try:
         precision = GUIDE_PRECISION[bytes_per_value(w)]
     except RequestError:  # 5-bit, say: the guide has no claim about it
@@ -102,5 +102,5 @@ def _note(claim: Claim, w: Workload) -> str | None:
 
 def checklist_bytes(w: Workload, part: str | None = None) -> int:
     """The checklist's total for this job, or one part of it: the guide's GB × 10⁹."""
-    answer = estimate(replace(w, estimator="checklist"))
+    answer = estimate(w._replace(estimator="checklist"))
     return answer.device_bytes if part is None else sum(found.bytes for found in answer.parts if found.name == part)

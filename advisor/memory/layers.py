@@ -7,14 +7,14 @@ down to which variable holds what until when, because that decides what is live 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from advisor.memory import operations as ops
 from advisor.memory.extent import Extent
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Parameter, Tape, Tensor, op
 from advisor.memory.weights import expert_rank
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model, hashed_once
+from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
 
 INDEX = 8  # bytes of an int64
 
@@ -24,8 +24,7 @@ Branch = Callable[[Tensor], Tensor]
 ATTENTION_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """How a model is run, as far as its tensors depend on it. Widths are bytes per element."""
 
     train: bool
@@ -43,8 +42,6 @@ class Recipe:
     masked: bool = False  # sliding layers take an explicit mask, which no flash kernel accepts
     fused_loss: bool = False  # the loss is computed chunk by chunk, never over all logits at once
     caches: bool = False  # keys and values go to a cache
-
-    __hash__ = hashed_once
 
 
 class Net:
@@ -240,7 +237,7 @@ def latent_attention(net: Net, a: LatentAttention, x: Tensor, hidden: int) -> Te
     query = ops.joined([q_nope, q_rope])
     key, value = expanded(net, a, latent, k_rope)
     kernel = "efficient" if net.recipe.kernel == "flash" else net.recipe.kernel  # flash needs one width for keys and values
-    out = attend(Net(net.tape, replace(net.recipe, kernel=kernel)), Attention(a.heads, a.heads, head), query, key, value)
+    out = attend(Net(net.tape, net.recipe._replace(kernel=kernel)), Attention(a.heads, a.heads, head), query, key, value)
     return net.linear("o_proj", out, hidden)
 
 
@@ -280,10 +277,10 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
 
 def experts(net: Net, e: Experts, x: Tensor, hidden: int) -> Tensor:
     """transformers 5's grouped experts: each token copied to its experts, sorted by expert, two grouped products."""
-    seen, router = x, net.weight(hidden * e.count)
+    seen, router = x, net.weight(hidden * e.total)
     if e.router_fp32:
         seen, router = ops.to(x, FP32), Parameter(router.elements, FP32, router.trainable)
-    routing = ops.to(ops.linear(seen, router, e.count), FP32)
+    routing = ops.to(ops.linear(seen, router, e.total), FP32)
     del seen
     routing = op([routing], routing.elements, FP32, saves_output=True)  # softmax
     chosen = op([routing], per_token(e.active), FP32, [net.tape.tensor(per_token(e.active), INDEX)])
@@ -325,12 +322,12 @@ def grouped(net: Net, name: str, e: Experts, x: Tensor, into: int, out: int) -> 
     PEFT adds an adapter of experts to the weights themselves: a merged copy of all of them, and its gradient.
     """
     recipe = net.recipe
-    weight = net.weight(e.count * into * out)
+    weight = net.weight(e.total * into * out)
     width = per_token(e.active * out)
     if net.tape.autocast and weight.width == FP32:  # grouped_mm is not on autocast's list: the input goes to the weights' type
         x = ops.to(x, FP32)
     if recipe.rank and name in recipe.targets:
-        rank = expert_rank(name, recipe.rank) * e.count
+        rank = expert_rank(name, recipe.rank) * e.total
         adapter = Parameter(rank * (into + out), recipe.adapter, True)
         source = Tensor(net.tape, net.tape.outside, (weight.elements, 0, 0, 0, 0), weight.width, False, None)
         merged = op([source], source.elements, weight.width, weight=adapter)

@@ -71,7 +71,7 @@ def active_parameters(model: Model) -> int:
     for layer, many in model.kinds:
         if isinstance(layer.feed_forward, Experts):
             experts = sum(weight.elements for weight in layer_weights(layer, model.hidden) if weight.kind == "expert")
-            idle += many * experts // layer.feed_forward.count * (layer.feed_forward.count - layer.feed_forward.active)
+            idle += many * experts // layer.feed_forward.total * (layer.feed_forward.total - layer.feed_forward.active)
     return parameter_count(model) - idle
 
 
@@ -169,14 +169,14 @@ def _mlp(prefix: str, part: Mlp, hidden: int) -> Iterator[Weight]:
 def _experts(part: Experts, hidden: int) -> Iterator[Weight]:
     into = 2 * part.width if part.gated else part.width
     first = "experts.gate_up_proj" if part.gated else "experts.up_proj"
-    yield Weight(first, part.count * into, hidden, "expert")
-    yield Weight("experts.down_proj", part.count * hidden, part.width, "expert")
+    yield Weight(first, part.total * into, hidden, "expert")
+    yield Weight("experts.down_proj", part.total * hidden, part.width, "expert")
     if part.bias:
-        yield Weight(f"{first}_bias", part.count * into, 1, "expert")
-        yield Weight("experts.down_proj_bias", part.count * hidden, 1, "expert")
-    yield Weight("gate", part.count, hidden, "router")
+        yield Weight(f"{first}_bias", part.total * into, 1, "expert")
+        yield Weight("experts.down_proj_bias", part.total * hidden, 1, "expert")
+    yield Weight("gate", part.total, hidden, "router")
     if part.router_bias:
-        yield Weight("gate.bias", part.count, 1, "bias")
+        yield Weight("gate.bias", part.total, 1, "bias")
     if part.shared_width:
         yield from _mlp("shared_experts.", Mlp(part.shared_width, part.gated), hidden)
     if part.shared_gate:

@@ -8,8 +8,8 @@ gradients that the layers after it have left.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from advisor.memory.extent import NOTHING, Extent, add, less, times, total
 from advisor.memory.layers import Net, Recipe, head_forward, layer_forward
@@ -19,8 +19,7 @@ from advisor.memory.sharding import Rank
 from advisor.model import Layer, Model
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """One layer's tensors; its peaks stand on what was live before its input came."""
 
     kept_forward: Extent  # live to the end of the forward pass
@@ -30,8 +29,7 @@ class Block:
     gradients: Extent  # of its parameters, left when its backward pass is done
 
 
-@dataclass(frozen=True)
-class Passes:
+class Passes(NamedTuple):
     """The peaks of a model's two passes, above the weights and whatever else is there throughout."""
 
     forward: tuple[Peak, ...]

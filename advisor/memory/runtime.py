@@ -6,8 +6,8 @@ Sizes in bytes. Where a figure was read off real runs the source says so; the re
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 from advisor.workload import Workload
 
@@ -15,8 +15,7 @@ MIB = 2**20
 GIB = 2**30
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """A point estimate and the ends of its 90 % interval, in bytes."""
 
     point: int

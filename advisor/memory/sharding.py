@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from advisor.errors import RequestError
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model, hashed_once
+from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
 from advisor.workload import Workload
 
 
-@dataclass(frozen=True)
-class Rank:
+class Rank(NamedTuple):
     """One rank's part of the model, with the widths that are left to it; ``stage`` counts from 0."""
 
     model: Model
@@ -21,8 +21,6 @@ class Rank:
     has_head: bool = True
     stage: int = 0
     stages: int = 1
-
-    __hash__ = hashed_once
 
 
 def ranks(w: Workload) -> Iterator[Rank]:
@@ -76,19 +74,18 @@ def _narrowed_layer(layer: Layer, tp: int, ep: int, name: str) -> Layer:
     if isinstance(mixer, Attention | LatentAttention):
         if mixer.heads % tp:
             raise RequestError(f"tp: {tp} does not divide the {mixer.heads} attention heads of {name}")
-        mixer = replace(mixer, heads=mixer.heads // tp)
+        mixer = mixer._replace(heads=mixer.heads // tp)
         if isinstance(mixer, Attention):
-            mixer = replace(mixer, kv_heads=max(1, mixer.kv_heads // tp))  # replicated when there are fewer than ranks
+            mixer = mixer._replace(kv_heads=max(1, mixer.kv_heads // tp))  # replicated when there are fewer than ranks
     if isinstance(part, Mlp):
-        part = replace(part, width=math.ceil(part.width / tp))
+        part = part._replace(width=math.ceil(part.width / tp))
     elif isinstance(part, Experts):
-        part = replace(
-            part,
-            count=math.ceil(part.count / ep),
+        part = part._replace(
+            total=math.ceil(part.total / ep),
             width=math.ceil(part.width / tp),
             shared_width=math.ceil(part.shared_width / tp),
         )
-    return replace(layer, mixer=mixer, feed_forward=part)
+    return layer._replace(mixer=mixer, feed_forward=part)
 
 
 def tensor_degrees(model: Model, most: int) -> list[int]:
@@ -97,8 +94,7 @@ def tensor_degrees(model: Model, most: int) -> list[int]:
     return [degree for degree in range(1, most + 1) if all(count % degree == 0 for count in heads)]
 
 
-@dataclass(frozen=True)
-class Shares:
+class Shares(NamedTuple):
     """The fractions (one over these numbers) of weights, gradients and optimizer state that one data-parallel rank keeps."""
 
     weights: int = 1

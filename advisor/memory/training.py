@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 
 from advisor.errors import RequestError
@@ -34,7 +33,7 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     for kind in w.offload:
         if kind not in ("optimizer", "parameters"):
             raise RequestError(f"offload: {kind} is not estimated for training yet; optimizer and parameters are")
-    recipe = replace(recipe_of(w), fused_loss=w.loss == "chunked")
+    recipe = recipe_of(w)._replace(fused_loss=w.loss == "chunked")
     shares = zero_shares(w.zero, w.data_parallel)
     there = _throughout(w, rank, recipe, shares)
     gradients = sum_gradients(w, rank, recipe) // shares.gradients
@@ -158,7 +157,7 @@ def _buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
 
 def _passes(w: Workload, rank: Rank, recipe: Recipe, adding: bool) -> Passes:
     if w.checkpointing == "selective":
-        recipe = replace(recipe, kernel=_fused_kernel(recipe))
+        recipe = recipe._replace(kernel=_fused_kernel(recipe))
     return training_passes(
         recipe, rank, checkpointed=w.checkpointing == "full", holds_logits=w.engine.holds_outputs, adding=adding
     )
@@ -175,7 +174,7 @@ def _recomputed_scores(w: Workload, rank: Rank, recipe: Recipe) -> int:
         return 0
     layer, hidden = rank.model.layers[0], rank.model.hidden
     with_scores = stored_block(recipe, layer, hidden, rank.model.residual_dropout, False, False).kept
-    fused = replace(recipe, kernel=_fused_kernel(recipe))
+    fused = recipe._replace(kernel=_fused_kernel(recipe))
     without = stored_block(fused, layer, hidden, rank.model.residual_dropout, False, False).kept
     return max(0, size(with_scores, w.batch, local_seq(w)) - size(without, w.batch, local_seq(w)))
 

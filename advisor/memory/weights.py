@@ -134,8 +134,8 @@ def adapter_weights(layer: Layer, hidden: int, rank: int, targets: frozenset[str
         width, name = rank, last_name(weight.name)
         if weight.kind == "expert" and isinstance(layer.feed_forward, Experts):
             name = weight.name
-            width = expert_rank(name, rank) * layer.feed_forward.count
-            weight = weight._replace(rows=weight.rows // layer.feed_forward.count)
+            width = expert_rank(name, rank) * layer.feed_forward.total
+            weight = weight._replace(rows=weight.rows // layer.feed_forward.total)
         if weight.kind in ("linear", "expert", "router") and weight.cols > 1 and name in targets:
             yield from adapter_of(weight, width)
 

@@ -206,7 +206,7 @@ def _experts(keys: Keys, family: Family) -> FeedForward:
         keys.optional("shared_expert_intermediate_size", least=0) or (keys.optional("n_shared_experts", least=0) or 0) * width
     )
     return Experts(
-        count=count,
+        total=count,
         active=active,
         width=width,
         gated=family.gated,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -214,7 +213,7 @@ def _without_needless(initial: State, steps: list[Step], last: State, tools: Too
             last = without
         else:
             needed[place] = True
-    return [replace(step, needed=is_needed) for step, is_needed in zip(steps, needed, strict=True)], last
+    return [step._replace(needed=is_needed) for step, is_needed in zip(steps, needed, strict=True)], last
 
 
 def _replay(initial: State, steps: list[Step], tools: Tools) -> State | None:

@@ -1,27 +1,31 @@
-"""Tables of text, laid out by tabulate."""
+"""Tables of text, laid out by tabulate. Long cells are broken here: tabulate 0.10 takes '6,738,415,616' for a number and fails."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from textwrap import wrap
 
+Rows = Sequence[Sequence[str]]
 GAP = 2  # columns between two columns of the table
 HEADED = 2  # columns that tabulate adds to a header (its MIN_PADDING)
-LEAST = 10  # columns that a wrapped column keeps
+LEAST = 12  # columns that a broken column keeps
 
 
 def grid(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: int | None = None
+    headers: Sequence[str], rows: Rows, *, right: Collection[int] = (), firm: Collection[int] = (), width: int | None = None
 ) -> str:
-    """Columns with two spaces between them, ``right`` ones flush right, the widest wrapped until ``width`` holds them."""
+    """Columns with two spaces between them, ``right`` ones flush right.
+
+    The widest are broken until ``width`` holds the table; those flush right and ``firm`` ones never.
+    """
     from tabulate import tabulate
 
     text: str = tabulate(
-        rows,
+        _broken(rows, _widths(headers, rows, {*right, *firm}, width)) if width else rows,
         headers=headers,
         tablefmt="simple" if headers else "plain",
         disable_numparse=True,
         colalign=_alignment(len(rows[0]), right),
-        maxcolwidths=_widths(headers, rows, width) if width else None,
     )
     return "\n".join(line.rstrip() for line in text.splitlines())
 
@@ -30,20 +34,36 @@ def _alignment(count: int, right: Collection[int]) -> list[str]:
     return ["right" if place in right else "left" for place in range(count)]
 
 
-def _widths(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int | None]:
-    """The most that each column may take, the widest cut first; None where it need not be cut."""
+def _widths(headers: Sequence[str], rows: Rows, firm: Collection[int], width: int) -> list[int]:
+    """The room of each column: what it asks for, the widest cut first."""
     least = [len(header) + HEADED for header in headers] or [0] * len(rows[0])
-    wanted = [
-        max(most, *(len(line) for cell in cells for line in cell.split("\n")))
-        for most, *cells in zip(least, *rows, strict=True)
-    ]
-    given = list(wanted)
-    while sum(given) + GAP * (len(given) - 1) > width and max(given) > LEAST:
-        given[given.index(max(given))] -= 1
-    return [new if new < old else None for new, old in zip(given, wanted, strict=True)]
+    widths = [max(most, *map(_width, cells)) for most, *cells in zip(least, *rows, strict=True)]
+    soft = [place for place in range(len(widths)) if place not in firm]
+    while sum(widths) + GAP * (len(widths) - 1) > width:
+        widest = max(soft, key=lambda place: widths[place], default=None)
+        if widest is None or widths[widest] <= LEAST:
+            break
+        widths[widest] -= 1
+    return widths
 
 
-def markdown_grid(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+def _width(cell: str) -> int:
+    return max(map(len, cell.split("\n")))
+
+
+def _broken(rows: Rows, widths: Sequence[int]) -> list[list[str]]:
+    return [[_break(cell, width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+
+
+def _break(cell: str, width: int) -> str:
+    """A cell on as many lines as it needs; a path is broken after its slashes first."""
+    if _width(cell) <= width:
+        return cell
+    lines = [piece for line in cell.split("\n") for piece in ([line] if " " in line else line.replace("/", "/\n").split("\n"))]
+    return "\n".join(part for line in lines for part in wrap(line, width))
+
+
+def markdown_grid(headers: Sequence[str], rows: Rows, *, right: Collection[int] = ()) -> str:
     """The same as a Markdown table."""
     from tabulate import tabulate
 

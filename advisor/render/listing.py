@@ -25,4 +25,4 @@ def render(listing: Listing, format: str, width: int) -> str:
 
     if format == "markdown":
         return markdown_grid(listing.headers, listing.rows, right=listing.right) + "\n"
-    return grid(listing.headers, listing.rows, right=listing.right, width=width) + "\n"
+    return grid(listing.headers, listing.rows, right=listing.right, firm=(0,), width=width) + "\n"

@@ -7,8 +7,6 @@ E experts. "amp" is fp32 weights under autocast.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from advisor.memory.extent import Extent
@@ -19,7 +17,7 @@ from advisor.model import Attention, Experts, Layer, Mlp
 BF16 = Recipe(train=True)
 AMP = Recipe(train=True, weight=4, stream=4, autocast=True)
 FP32 = Recipe(train=True, weight=4, stream=4, compute=4, kernel="efficient")
-EAGER = replace(BF16, kernel="eager")
+EAGER = BF16._replace(kernel="eager")
 
 LLAMA = Layer(Attention(32, 8, 128), Mlp(14336))
 QWEN3 = Layer(Attention(32, 8, 128, qk_norm="head"), Mlp(12288))
@@ -47,12 +45,12 @@ def kept(recipe: Recipe, layer: Layer, hidden: int, dropout: float = 0.0) -> Ext
         (EAGER, LLAMA, h, 16 * h + 8 * 14336 + 8 * q + 8, 6 * a),
         (AMP, LLAMA, h, 26 * h + 8 * 14336 + 4 * q + 4 * kv + 4 * a + 8, 0),
         (FP32, LLAMA, h, 24 * h + 16 * 14336 + 16 * q + 4 * a + 8, 0),
-        (replace(BF16, kernel="math"), LLAMA, h, 16 * h + 8 * 14336 + 14 * q + 8, 4 * a),
-        (replace(BF16, kernel="efficient"), LLAMA, h, 16 * h + 8 * 14336 + 8 * q + 4 * a + 8, 0),
+        (BF16._replace(kernel="math"), LLAMA, h, 16 * h + 8 * 14336 + 14 * q + 8, 4 * a),
+        (BF16._replace(kernel="efficient"), LLAMA, h, 16 * h + 8 * 14336 + 8 * q + 4 * a + 8, 0),
         (BF16, QWEN3, h, 16 * h + 8 * 12288 + 10 * q + 10 * kv + 8 * a + 4 * k + 8, 0),
         (BF16, PHI3, 3072, 24 * 3072 + 8 * 8192 + 6 * 3072 + 4 * 32 + 8, 0),
         (EAGER, GEMMA2, 2304, 36 * 2304 + 8 * 9216 + 8 * 2048 + 16, 8 * 8),
-        (replace(AMP, kernel="eager"), GEMMA2, 2304, 42 * 2304 + 8 * 9216 + 8 * 2048 + 16, 8 * 8),
+        (AMP._replace(kernel="eager"), GEMMA2, 2304, 42 * 2304 + 8 * 9216 + 8 * 2048 + 16, 8 * 8),
     ],
     ids=["llama", "llama-eager", "llama-amp", "llama-fp32", "llama-math", "llama-efficient", "qwen3", "phi3", "gemma2",
          "gemma2-amp"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 from advisor.engines import Engine
 from advisor.errors import RequestError
@@ -108,6 +107,6 @@ def noise(seed: int, threshold: float):
         if digest[0] < 8 and w.asked.given().keys() - {"gpu", "train", "infer", "batch", "seq", "keep", "gpus"}:
             raise RequestError("no figure for that")
         size = int.from_bytes(digest[1:5], "big")
-        return replace(estimate_of(size, w), fits=size <= threshold * 2**32)
+        return estimate_of(size, w)._replace(fits=size <= threshold * 2**32)
 
     return estimate

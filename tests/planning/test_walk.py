@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -316,7 +315,7 @@ def test_the_plan_describes_job_model_and_budget():
 
 def test_the_simple_estimators_have_the_nominal_budget_and_speak_gb():
     """40 × 10⁹ in both fields, and GB in the words."""
-    found = plan(lambda w: replace(toy_estimate(w), peak_phase=None, phases={}), train="7b", estimator="checklist", max_gpus=1)
+    found = plan(lambda w: toy_estimate(w)._replace(peak_phase=None, phases={}), train="7b", estimator="checklist", max_gpus=1)
     assert (found.total_bytes, found.usable_bytes) == (40 * 10**9, 40 * 10**9)
     assert "The total is now optimizer-state 28.0 GB" in found.steps[0].why
 

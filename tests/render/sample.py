@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from advisor.results import Cost, Estimate, Final, Part, Plan, Skip, Step
 
 GIB = 2**30
@@ -70,10 +68,9 @@ FITS = Plan(
     verdict="fits", job=JOB, asked=ASKED, gpu=GPU, model=MODEL, total_bytes=16 * GIB, usable_bytes=16 * GIB,
     initial=PLANNED_ESTIMATE, final=Final(JOB, PLANNED_ESTIMATE),
 )  # fmt: skip
-HOPELESS = replace(FITTED, verdict="does-not-fit", final=None, steps=STEPS[:2],
+HOPELESS = FITTED._replace(verdict="does-not-fit", final=None, steps=STEPS[:2],
                    missing={"bytes": 82 * GIB, "gpus": 16, "keep": "precision"})  # fmt: skip
-GUIDE = replace(
-    FITS,
+GUIDE = FITS._replace(
     job={**JOB, "estimator": "checklist"},
     usable_bytes=16 * 10**9,
     total_bytes=16 * 10**9,
