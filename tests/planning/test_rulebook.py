@@ -58,8 +58,7 @@ def test_every_rule_has_its_whole_page(rule):
     assert any("memory guide" in line and "§" in line for line in rule.source)
     assert any(re.search(r"\d{4}|\d+\.\d+", line) for line in rule.source)
     question = "inference" if rule.id.startswith("I") else "training"
-    few = {"T5": {"trl", "accelerate", "torchtune"}}.get(rule.id, set())  # torchtune has no autocast
-    assert FRAMEWORKS[question] - few <= rule.how.keys() | {"torchtune"}
+    assert FRAMEWORKS[question] <= rule.how.keys()
     for clause in rule.when:
         assert clause.otherwise
         assert not clause.otherwise.endswith(".")
