@@ -8,13 +8,13 @@
 
 import math
 import re
-from difflib import get_close_matches
-from typing import Annotated, Any, NoReturn, Self
+from collections.abc import Callable
+from typing import Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict
 
 from advisor.errors import RequestError
-from advisor.vocabulary import BY_NAME, KEYS
+from advisor.vocabulary import BY_NAME, KEYS, Key
 
 # More than any machine or context has; beyond it arithmetic still works, but the request is a slip of the keyboard.
 MOST = {"count": 2**31, "whole": 2**17, "size": 2**50}
@@ -57,27 +57,29 @@ def _share(value: object) -> float:
     return share
 
 
-def _names(value: object) -> tuple[str, ...]:
+def _names(value: object, choices: tuple[str, ...]) -> tuple[str, ...]:
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in names):
         raise ValueError("names with commas between them")
     listed = sorted(names) if isinstance(names, set | frozenset) else names
-    return tuple(dict.fromkeys(name.strip() for name in listed if name.strip()))
+    plain = tuple(dict.fromkeys(name.strip() for name in listed if name.strip()))
+    if choices and set(plain) - set(choices):
+        raise ValueError(f"any of {', '.join(choices)}")
+    return plain
 
 
-def _whole(value: object, info: ValidationInfo) -> int:
+def _whole(value: object, least: float) -> int:
     if isinstance(value, bool) or not re.fullmatch(r"\s*-?\d{1,18}\s*", str(value), re.ASCII):
         raise ValueError("a whole number")
-    return _bounded(int(str(value)), "whole", BY_NAME[info.field_name or ""].least)
+    return _bounded(int(str(value)), "whole", least)
 
 
-def _choice(value: object, info: ValidationInfo) -> str:
-    choices = BY_NAME[info.field_name or ""].choices
+def _choice(value: object, choices: tuple[str, ...]) -> str:
     text = str(value).strip().lower().replace("_", "-")
     found = next((choice for choice in choices if choice.replace("_", "-") == text), None)
     if found is None:
-        near = get_close_matches(text, choices, 1)
-        raise ValueError(f"did you mean {near[0]}?" if near else f"one of {', '.join(choices)}")
+        near = _nearest(text, choices)
+        raise ValueError(f"did you mean {near}?" if near else f"one of {', '.join(choices)}")
     return found
 
 
@@ -93,19 +95,41 @@ def _text(value: object) -> str:
     return value.strip()
 
 
-def _model(value: object) -> str | dict[str, Any]:
-    return value if isinstance(value, dict) else _text(value)
+def _keys(value: object) -> tuple[str, ...]:
+    names = tuple(name.replace("-", "_") for name in _names(value, ()))
+    for name in names:
+        if name not in BY_NAME:
+            raise ValueError(f"{name} is no key of a job{_did_you_mean(name)}")
+    return names
 
 
-Text = Annotated[str | None, BeforeValidator(lambda value: None if value is None else _text(value))]
-ModelName = Annotated[str | dict[str, Any] | None, BeforeValidator(lambda value: None if value is None else _model(value))]
-Count = Annotated[int | None, BeforeValidator(lambda value: None if value is None else parse_count(value))]
-Size = Annotated[int | None, BeforeValidator(lambda value: None if value is None else parse_size(value))]
-Share = Annotated[float | None, BeforeValidator(lambda value: None if value is None else _share(value))]
-Names = Annotated[tuple[str, ...] | None, BeforeValidator(lambda value: None if value is None else _names(value))]
-Whole = Annotated[int | None, BeforeValidator(lambda value, info: None if value is None else _whole(value, info))]
-Choice = Annotated[str | None, BeforeValidator(lambda value, info: None if value is None else _choice(value, info))]
-Flag = Annotated[bool | None, BeforeValidator(lambda value: None if value is None else _flag(value))]
+PARSERS: dict[str, Callable[[object, Key], Any]] = {
+    "text": lambda value, key: _text(value),
+    "model": lambda value, key: value if isinstance(value, dict) else _text(value),
+    "count": lambda value, key: parse_count(value),
+    "size": lambda value, key: parse_size(value),
+    "share": lambda value, key: _share(value),
+    "whole": lambda value, key: _whole(value, key.least),
+    "choice": lambda value, key: _choice(value, key.choices),
+    "flag": lambda value, key: _flag(value),
+    "list": lambda value, key: _names(value, key.choices),
+    "keys": lambda value, key: _keys(value),
+}
+
+
+def parsed(name: str, value: object) -> Any:
+    """The value of a key as its kind has it. Raises RequestError, in one line."""
+    key = BY_NAME.get(name)
+    if key is None:
+        raise RequestError(f"{name} is no key of a job{_did_you_mean(name)}")
+    if value is None:
+        return None
+    try:
+        return PARSERS[key.kind](value, key)
+    except ValueError as problem:
+        said = repr(value)
+        said = said if len(said) <= 40 else said[:37] + "..."
+        raise RequestError(f"{name.replace('_', '-')}: {said} does not do: {problem}") from None
 
 
 class Job(BaseModel):
@@ -113,70 +137,51 @@ class Job(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gpu: Text = None
-    gpus: Whole = None
-    max_gpus: Whole = None
-    nodes: Whole = None
-    free: Size = None
-    memory_fraction: Share = None
-    train: ModelName = None
-    infer: ModelName = None
-    batch: Count = None
-    seq: Count = None
-    prompt: Count = None
-    accumulation: Whole = None
-    precision: Choice = None
-    quantization: Choice = None
-    kv_precision: Choice = None
-    method: Choice = None
-    lora_rank: Whole = None
-    lora_targets: Names = None
-    lora_dropout: Share = None
-    adapter_precision: Choice = None
-    optimizer: Choice = None
-    checkpointing: Choice = None
-    attention: Choice = None
-    loss: Choice = None
-    zero: Whole = None
-    sharding: Choice = None
-    tp: Whole = None
-    pp: Whole = None
-    cp: Whole = None
-    ep: Whole = None
-    offload: Names = None
-    offload_layers: Whole = None
-    host_ram: Size = None
-    engine: Choice = None
-    engine_version: Text = None
-    compile: Flag = None
-    estimator: Choice = None
-    confidence: Share = None
-    keep: Names = None
-    min_seq: Count = None
-    min_batch: Count = None
-    policy: Choice = None
+    gpu: str | None = None
+    gpus: int | None = None
+    max_gpus: int | None = None
+    nodes: int | None = None
+    free: int | None = None
+    memory_fraction: float | None = None
+    train: str | dict[str, Any] | None = None
+    infer: str | dict[str, Any] | None = None
+    batch: int | None = None
+    seq: int | None = None
+    prompt: int | None = None
+    accumulation: int | None = None
+    precision: str | None = None
+    quantization: str | None = None
+    kv_precision: str | None = None
+    method: str | None = None
+    lora_rank: int | None = None
+    lora_targets: tuple[str, ...] | None = None
+    lora_dropout: float | None = None
+    adapter_precision: str | None = None
+    optimizer: str | None = None
+    checkpointing: str | None = None
+    attention: str | None = None
+    loss: str | None = None
+    zero: int | None = None
+    sharding: str | None = None
+    tp: int | None = None
+    pp: int | None = None
+    cp: int | None = None
+    ep: int | None = None
+    offload: tuple[str, ...] | None = None
+    offload_layers: int | None = None
+    host_ram: int | None = None
+    engine: str | None = None
+    engine_version: str | None = None
+    compile: bool | None = None
+    estimator: str | None = None
+    confidence: float | None = None
+    keep: tuple[str, ...] | None = None
+    min_seq: int | None = None
+    min_batch: int | None = None
+    policy: str | None = None
 
     def __init__(self, **keys: Any) -> None:
-        try:
-            super().__init__(**keys)
-        except ValidationError as problem:
-            _refuse(problem)
-
-    @field_validator("keep")
-    @classmethod
-    def _known_keys(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for name in names or ():
-            if name.replace("-", "_") not in BY_NAME:
-                raise ValueError(f"{name} is no key of a job{_near(name)}")
-        return names and tuple(name.replace("-", "_") for name in names)
-
-    @field_validator("offload")
-    @classmethod
-    def _known_offloads(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for name in names or ():
-            if name not in BY_NAME["offload"].choices:
-                raise ValueError(f"any of {', '.join(BY_NAME['offload'].choices)}")
-        return names
+        super().__init__(**{name: parsed(name, value) for name, value in keys.items()})
 
     def given(self) -> dict[str, Any]:
         """The keys that the user said something about."""
@@ -187,18 +192,13 @@ class Job(BaseModel):
         return self.model_copy(update=changes)
 
 
-def _near(name: str) -> str:
-    near = get_close_matches(name.replace("-", "_"), list(BY_NAME), 1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _nearest(name: str, names: tuple[str, ...]) -> str | None:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, names, 1)
+    return near[0] if near else None
 
 
-def _refuse(problem: ValidationError) -> NoReturn:
-    first = problem.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "job"
-    if first["type"] == "extra_forbidden":
-        raise RequestError(f"{name} is no key of a job{_near(name)}") from None
-    said = str(first["input"])
-    said = said if len(said) <= 40 else said[:37] + "..."
-    raise RequestError(
-        f"{name.replace('_', '-')}: {said!r} does not do: {first['msg'].removeprefix('Value error, ')}"
-    ) from None
+def _did_you_mean(name: str) -> str:
+    near = _nearest(name.replace("-", "_"), tuple(BY_NAME))
+    return f"; did you mean {near}?" if near else ""

@@ -29,7 +29,7 @@ POLICIES = ("documented",)
 
 
 class Key(NamedTuple):
-    """One key of a job. ``kind``: text, count (8192, 8k), size (24GiB), share (0..1), whole (an integer), flag, list or choice."""
+    """One key of a job. ``kind``: text, model, count (8192, 8k), size (24GiB), share (0..1), whole (an integer), flag, list, keys or choice."""
 
     name: str
     kind: str
@@ -46,8 +46,8 @@ KEYS: tuple[Key, ...] = (
     Key("nodes", "whole", "as few as hold the GPUs", "Machines that the GPUs are in."),
     Key("free", "size", "all usable memory", "Memory free now, when others share the card."),
     Key("memory_fraction", "share", "the engine's own", "Share of the card that the job may take.", least=0),
-    Key("train", "text", "", "Train this model: a name of `advise models`, 7b, a folder or a config.json."),
-    Key("infer", "text", "", "Run this model: a name of `advise models`, 7b, a folder or a config.json."),
+    Key("train", "model", "", "Train this model: a name of `advise models`, 7b, a folder or a config.json."),
+    Key("infer", "model", "", "Run this model: a name of `advise models`, 7b, a folder or a config.json."),
     Key("batch", "count", "1", "Sequences per GPU and micro-step; for inference, sequences at once."),
     Key("seq", "count", "2048 train, 4096 infer", "Tokens per sequence; for inference, prompt plus output."),
     Key("prompt", "count", "seq", "Inference: tokens prefilled in one pass."),
@@ -78,7 +78,7 @@ KEYS: tuple[Key, ...] = (
     Key("compile", "flag", "off", "torch.compile is on."),
     Key("estimator", "choice", "detailed", "How memory is worked out.", ESTIMATORS),
     Key("confidence", "share", "0.9", "Share of runs that the interval should hold.", least=0),
-    Key("keep", "list", "nothing", "Keys that no plan may change: seq,precision."),
+    Key("keep", "keys", "nothing", "Keys that no plan may change: seq,precision."),
     Key("min_seq", "count", "1024", "A plan never goes below this length."),
     Key("min_batch", "count", "1", "A plan never goes below this batch."),
     Key("policy", "choice", "documented", "Order of the remedies.", POLICIES),

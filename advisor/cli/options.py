@@ -10,7 +10,8 @@ import click
 from advisor.render import FORMATS
 from advisor.vocabulary import KEYS, Key
 
-METAVARS = {"text": "NAME", "count": "N", "whole": "N", "size": "SIZE", "share": "0..1", "choice": "NAME", "list": "A,B,..."}
+METAVARS = {"text": "NAME", "model": "MODEL", "count": "N", "whole": "N", "size": "SIZE", "share": "0..1", "choice": "NAME", "list": "A,B,...", "keys": "A,B,..."}
+LISTS = ("list", "keys")
 # The heading above the options that begin at a key.
 HEADINGS = {
     "gpu": "The card",
@@ -30,7 +31,7 @@ class JobOption(click.Option):
         choices = f" One of {', '.join(key.choices)}." if key.kind == "choice" else ""
         default = f"  [default: {key.default}]" if key.default else ""
         kind: dict[str, Any] = {"is_flag": True} if key.kind == "flag" else {"metavar": METAVARS[key.kind]}
-        super().__init__([f"--{key.name.replace('_', '-')}", key.name], default=None, multiple=key.kind == "list",
+        super().__init__([f"--{key.name.replace('_', '-')}", key.name], default=None, multiple=key.kind in LISTS,
                          help=f"{key.help}{choices}{default}", **kind)  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     keys = {}
     for key in KEYS:
         value = values.get(key.name)
-        if key.kind == "list":
+        if key.kind in LISTS:
             value = ",".join(value) if value else None
         if value is not None and value is not False:
             keys[key.name] = value
