@@ -17,12 +17,16 @@ def models(words: tuple[str, ...], format: str | None, output: str | None) -> An
     text = " ".join(words)
     found = catalog.models(text) or [one for one in catalog.models() if one.slug == catalog.find_model(text).name]
     rows = [
-        [model.slug, _count(model.published or model.counted or model.nominal), _context(model.context), model.family, model.hf_id or "-"]
+        [
+            model.slug,
+            _count(model.published or model.counted or model.nominal),
+            _context(model.context),
+            model.family,
+            model.hf_id or "-",
+        ]
         for model in found
     ]
-    listing = Listing(
-        ["model", "weights", "context", "family", "HF id"], rows, (1, 2), [model._asdict() for model in found]
-    )
+    listing = Listing(["model", "weights", "context", "family", "HF id"], rows, (1, 2), [model._asdict() for model in found])
     return Answer(render(listing, format or "table", width(output)), output=output)
 
 

@@ -10,7 +10,17 @@ import click
 from advisor.render import FORMATS
 from advisor.vocabulary import KEYS, Key
 
-METAVARS = {"text": "NAME", "model": "MODEL", "count": "N", "whole": "N", "size": "SIZE", "share": "0..1", "choice": "NAME", "list": "A,B,...", "keys": "A,B,..."}
+METAVARS = {
+    "text": "NAME",
+    "model": "MODEL",
+    "count": "N",
+    "whole": "N",
+    "size": "SIZE",
+    "share": "0..1",
+    "choice": "NAME",
+    "list": "A,B,...",
+    "keys": "A,B,...",
+}
 LISTS = ("list", "keys")
 # The heading above the options that begin at a key.
 HEADINGS = {
@@ -30,7 +40,7 @@ class JobOption(click.Option):
         self.heading = HEADINGS.get(key.name)
         choices = f" One of {', '.join(key.choices)}." if key.kind == "choice" else ""
         default = f"  [default: {key.default}]" if key.default else ""
-        kind: dict[str, Any] = {"is_flag": True} if key.kind == "flag" else {"metavar": METAVARS[key.kind]}
+        kind: dict[str, Any] = {"is_flag": True} if key.kind == "flag" else {"metavar": METAVARS.get(key.kind, "NAME")}
         super().__init__([f"--{key.name.replace('_', '-')}", key.name], default=None, multiple=key.kind in LISTS,
                          help=f"{key.help}{choices}{default}", **kind)  # fmt: skip
 

@@ -11,12 +11,13 @@ from typing import NamedTuple, TextIO
 
 from advisor.errors import RequestError
 
-WIDTH, NARROWEST, WIDEST = 80, 60, 100
+WIDTH, WIDEST = 80, 100
 # For terminals that have ASCII only.
 PLAIN_SIGNS = str.maketrans({
-    "×": "x", "→": "->", "·": ".", "–": "-", "—": "-", "…": "...", "≤": "<=", "≥": ">=", "≈": "~", "−": "-", "²": "2", "³": "3",
-    "⁹": "9", "’": "'", "“": '"', "”": '"', "§": "section ", "°": " degrees", "÷": "/", "µ": "u", "∞": "infinity",
+    "×": "x", "→": "->", "·": ".", "–": "-", "—": "-", "−": "-", "…": "...", "≤": "<=", "≥": ">=", "≈": "~", "÷": "/",
+    "’": "'", "“": '"', "”": '"', "§": "section ", "°": " degrees",
 })  # fmt: skip
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 
 class Answer(NamedTuple):
@@ -32,11 +33,11 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def width(output: str | None) -> int:
-    """Columns of the terminal, from 60 to 100; 80 where the answer goes elsewhere."""
+    """Columns of the terminal, from 80 to 100; 80 where the answer goes elsewhere."""
     if output is not None or not is_terminal(sys.stdout):
         return WIDTH
     try:
-        return min(WIDEST, max(NARROWEST, os.get_terminal_size(sys.stdout.fileno()).columns or WIDTH))
+        return min(WIDEST, max(WIDTH, os.get_terminal_size(sys.stdout.fileno()).columns))
     except OSError:
         return WIDTH
 
@@ -74,20 +75,31 @@ def _forget_stdout() -> None:
 
 def showable(text: str, encoding: str | None) -> str:
     """The text in signs that the encoding has; JSON stays JSON."""
-    try:
-        text.encode(encoding or "utf-8")
+    if _encodes(text, encoding):
         return text
-    except (UnicodeEncodeError, LookupError):
-        pass
     if text.startswith("{"):
         return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
-    return text.translate(PLAIN_SIGNS).encode("ascii", "replace").decode("ascii")
+    return _plain(text).encode("ascii", "replace").decode("ascii")
+
+
+def _encodes(text: str, encoding: str | None) -> bool:
+    try:
+        text.encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _plain(text: str) -> str:
+    """The signs of ASCII that come nearest: 10^9 for 10⁹."""
+    raised = re.sub(f"[{SUPERSCRIPTS}]+", lambda found: "^" + "".join(str(SUPERSCRIPTS.index(sign)) for sign in found[0]), text)
+    return raised.translate(PLAIN_SIGNS)
 
 
 def _write_file(path: str, text: str) -> None:
     """The whole file or none of it: written beside it under another name, then moved there."""
-    target = os.path.realpath(path)
     try:
+        target = os.path.realpath(path)
         mode = os.stat(target).st_mode if os.path.exists(target) else None
         if mode is not None and not stat.S_ISREG(mode):  # a device or a named pipe must not be replaced by a file
             with open(target, "w", encoding="utf-8") as stream:
@@ -120,15 +132,7 @@ def print_error(message: str) -> None:
         return
     line = f"advise: {' '.join(message.split())}\n"
     try:
-        sys.stderr.write(line if _encodes(line) else line.translate(PLAIN_SIGNS))
+        sys.stderr.write(line if _encodes(line, sys.stderr.encoding) else _plain(line))  # stderr escapes what is left
         sys.stderr.flush()
     except OSError:
         pass
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode(sys.stderr.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.planning.engine import Other
 from advisor.planning.facts import PLACEHOLDER
-from advisor.render.words import speed
+from advisor.render.words import code, speed
 
 if TYPE_CHECKING:
     from advisor.planning.rulebook import Clause, Rule
@@ -77,7 +77,7 @@ def _named(text: str) -> str:
 def _plain(block: str, width: int) -> str:
     text = _named(block)
     if isinstance(block, Code):
-        return indent(text, MARGIN * 3)
+        return indent("\n".join(code(text, width - len(MARGIN * 3))), MARGIN * 3)
     hanging = MARGIN * 2 if text.startswith("- ") else MARGIN
     return "\n".join(wrap(text, width, initial_indent=MARGIN, subsequent_indent=hanging, break_on_hyphens=False))
 

@@ -28,7 +28,7 @@ def render(plan: Plan, *, explain: bool = False, width: int = 80, colour: bool =
         _section("Skipped", _skipped(plan, width), paint),
         _section("What is missing", "\n".join(_bullets(words.missing(plan), width)), paint),
         _section("The settings that fit, as a command", _command(plan, width), paint),
-        _section(f"In the words of {plan.job['engine']}", _instructions(plan), paint) if not explain else "",
+        _section(f"In the words of {plan.job['engine']}", _instructions(plan, width), paint) if not explain else "",
         _section("Every part", _explained_parts(plan, width), paint) if explain else "",
         _section("Every step", _explained_steps(plan, width), paint) if explain else "",
         _section("Notes", "\n".join(_bullets(plan.notes, width)), paint),
@@ -144,9 +144,10 @@ def shell_lines(argv: list[str], width: int) -> list[str]:
     return lines
 
 
-def _instructions(plan: Plan) -> str:
+def _instructions(plan: Plan, width: int) -> str:
     return "\n".join(
-        f"  # {step.rule} {step.name}\n{indent(text.strip(chr(10)), '  ')}" for step, text in words.instructions(plan)
+        indent("\n".join([f"# {step.rule} {step.name}", *words.code(text, width - 2)]), "  ")
+        for step, text in words.instructions(plan)
     )
 
 
@@ -172,7 +173,7 @@ def _explained_step(step: Step, width: int) -> Iterator[str]:
     yield from _paragraph(f"Source: {step.cost.speed_source}" if step.cost.speed_source else "", width)
     for framework, text in step.how.items():
         yield f"      {framework}:"
-        yield indent(text.strip("\n"), " " * 10)
+        yield indent("\n".join(words.code(text, width - 10)), " " * 10)
 
 
 def _paragraph(text: str, width: int) -> list[str]:

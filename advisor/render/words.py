@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from advisor.results import PARTS, Estimate, Plan, Step
@@ -229,18 +230,24 @@ def speed(low: float, high: float) -> str:
     >>> speed(1.2, 1.33), speed(1, 1.5), speed(1, 2), speed(0.5, 1), speed(0.5, 1.1), speed(1, 1)
     ('20-33 % slower', 'up to 50 % slower', 'up to 2× the time', 'up to 50 % faster', '50 % faster to 10 % slower', 'no slower')
     """
-    slow, fast = 100 * (high - 1), 100 * (1 - low)
-    if low == high == 1:
-        return "no slower"
+    if low == high:
+        return "no slower" if low == 1 else _factor(low)
     if low < 1 < high:
-        return f"{fast:.0f} % faster to " + (f"{high:g}× the time" if high >= 2 else f"{slow:.0f} % slower")
-    if high <= 1:
-        return f"up to {fast:.0f} % faster" if high == 1 else f"{-slow:.0f}-{fast:.0f} % faster"
-    if high >= 2:
-        return f"up to {high:g}× the time" if low == 1 else f"{low:g}-{high:g}× the time"
+        return f"{_factor(low)} to {_factor(high)}"
     if low == 1:
-        return f"up to {slow:.0f} % slower"
-    return f"{slow:.0f} % slower" if low == high else f"{-fast:.0f}-{slow:.0f} % slower"
+        return f"up to {_factor(high)}"
+    if high == 1:
+        return f"up to {_factor(low)}"
+    if high >= 2:
+        return f"{low:g}-{high:g}× the time"
+    near = 100 * min(abs(low - 1), abs(high - 1))
+    return f"{near:.0f}-{_factor(high if high > 1 else low)}"
+
+
+def _factor(time: float) -> str:
+    if time >= 2:
+        return f"{time:g}× the time"
+    return f"{100 * (time - 1):.0f} % slower" if time > 1 else f"{100 * (1 - time):.0f} % faster"
 
 
 def missing(plan: Plan) -> list[str]:
@@ -338,3 +345,12 @@ def steps(plan: Plan) -> tuple[list[str], list[list[str]]]:
         for step in plan.steps
     ]  # fmt: skip
     return ["rule", "change", "before", "after", "saved", "cost"], rows
+
+
+def code(text: str, width: int) -> list[str]:
+    """Lines of a snippet; only a comment may be broken without becoming another program."""
+    lines = []
+    for line in text.strip("\n").split("\n"):
+        comment = line.lstrip().startswith("# ") and len(line) > width
+        lines += wrap(line, width, subsequent_indent="# ", break_on_hyphens=False) if comment else [line]
+    return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.results import Cost, Estimate, Final, Part, Plan, Skip, Step
+from advisor.results import Cost, Estimate, Final, Origin, Part, Plan, Skip, Step
 
 GIB = 2**30
 JOB = {
@@ -28,7 +28,7 @@ ASKED = {"gpu": "v100-16", "train": "7b", "batch": 4, "keep": ("precision",)}
 def estimate(gib: dict[str, float], phases: dict[str, float], usable: float = 16) -> Estimate:
     """An estimate of the parts in GiB, with an interval of 5 % on either side."""
     parts = tuple(
-        Part(name, int(size * GIB), lambda name=name: f"{name} × 1 = all of it", f"source of {name}")
+        Part(name, int(size * GIB), lambda name=name: Origin(f"{name} × 1 = all of it", f"source of {name}"))
         for name, size in gib.items()
     )
     device = sum(part.bytes for part in parts)
