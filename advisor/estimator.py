@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from advisor.memory import formulas, handbook, inference, runtime, sharding, training
+from advisor.memory import inference, runtime, sharding, training
 from advisor.memory.sharding import Rank
-from advisor.results import PARTS, Estimate, Part
+from advisor.results import PARTS, Estimate, Origin, Part
 from advisor.workload import Workload
 
 Parts = dict[str, int]
@@ -15,6 +15,8 @@ Parts = dict[str, int]
 def estimate_workload(w: Workload) -> Estimate:
     """The memory of the workload, by the estimator that it names. Raises RequestError for what cannot be estimated."""
     if w.estimator != "detailed":
+        from advisor.memory import handbook
+
         return handbook.estimate(w)
     measured = [(rank, (training if w.task == "train" else inference).phases(w, rank)) for rank in sharding.ranks(w)]
     rank, phases = max(measured, key=lambda pair: max(sum(parts.values()) for parts in pair[1].values()))
@@ -43,9 +45,15 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts]) -> Estimate:
         peak_phase=peak,
         phases=totals,
         parts=tuple(
-            Part(name, parts[name], partial(formulas.formula, name, w, rank, peak, parts[name]), formulas.source(name, w))
+            Part(name, parts[name], partial(_origin, name, w, rank, peak, parts[name]))
             for name in PARTS
             if parts.get(name)
         ),
         notes=w.notes,
     )
+
+
+def _origin(name: str, w: Workload, rank: Rank, phase: str, amount: int) -> Origin:
+    from advisor.memory import formulas
+
+    return Origin(formulas.formula(name, w, rank, phase, amount), formulas.source(name, w))

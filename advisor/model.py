@@ -18,8 +18,9 @@ from typing import Literal, NamedTuple
 #   rms-gemma   Gemma: fp32 throughout, (1 + weight)
 #   layer       torch's fused LayerNorm with weight and bias
 #   layer-plain LayerNorm with a weight and no bias
-#   none        no learned weight (OLMo 1)
-Norm = Literal["rms", "rms-fp32", "rms-gemma", "layer", "layer-plain", "none"]
+#   layer-fp32  Cohere: a LayerNorm written out in fp32, with a weight
+#   none        the fused LayerNorm on an fp32 copy, without weights (OLMo 1)
+Norm = Literal["rms", "rms-fp32", "rms-gemma", "layer", "layer-plain", "layer-fp32", "none"]
 
 # Where the norms stand:
 #   pre       x + mixer(norm(x)), then x + ffn(norm(x))                 Llama, GPT-2, most
@@ -52,6 +53,7 @@ class Attention(NamedTuple):
     softcap: bool = False  # Gemma 2's tanh on the scores: no fused kernel
     sinks: bool = False  # gpt-oss: one learned logit per head
     fused: bool = False  # one projection makes q, k and v
+    copies_heads: bool = False  # Falcon picks its heads out of the fused projection by index, which copies them
     rotary: bool = True
     partial_rotary: bool = False  # queries are put together again after the rotation, which changes their layout
     dropout: float = 0.0

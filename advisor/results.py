@@ -13,21 +13,37 @@ PARTS = ("weights", "adapter-weights", "kv-cache", "recurrent-state", "gradients
          "cublas-workspace", "allocator-slack", "cuda-graphs", "cuda-context")  # fmt: skip
 
 
+class Origin(NamedTuple):
+    """Where a part's bytes come from: the arithmetic with its numbers put in, and who says so."""
+
+    formula: str
+    source: str
+
+
 class Part(NamedTuple):
     """One named part of the memory at the peak.
 
-    ``formula`` is the arithmetic with its numbers put in. It may be a function without arguments,
-    called only when the text is shown: a search makes thousands of estimates and reads none of it.
+    ``origin`` may be a function without arguments, called only when the text is shown: a search makes thousands of
+    estimates and reads none of it.
     """
 
     name: str
     bytes: int
-    formula: str | Callable[[], str] = ""
-    source: str = ""
+    origin: Origin | Callable[[], Origin] = Origin("", "")
+
+    @property
+    def formula(self) -> str:
+        return self._said().formula
+
+    @property
+    def source(self) -> str:
+        return self._said().source
+
+    def _said(self) -> Origin:
+        return self.origin if isinstance(self.origin, Origin) else self.origin()
 
     def to_dict(self) -> dict[str, Any]:
-        formula = self.formula if isinstance(self.formula, str) else self.formula()
-        return {"name": self.name, "bytes": self.bytes, "formula": formula, "source": self.source}
+        return {"name": self.name, "bytes": self.bytes, **self._said()._asdict()}
 
 
 class Estimate(NamedTuple):

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from advisor.errors import RequestError
-from advisor.results import Estimate, Part
+from advisor.results import Estimate, Origin, Part
 from advisor.workload import Workload
 
 GB = 10**9
@@ -176,7 +176,7 @@ def _per_token(w: Workload, name: str, factor: float, *, layered: bool) -> Term:
 
 def _parts(terms: list[Term], total: int, source: str) -> tuple[Part, ...]:
     """Parts that add up to ``total``. The last, a margin or an overhead and so a guess, takes the few bytes that rounding leaves."""
-    parts = [Part(term.name, round(term.gb * GB), term.formula, source) for term in terms]
+    parts = [Part(term.name, round(term.gb * GB), Origin(term.formula, source)) for term in terms]
     parts[-1] = parts[-1]._replace(bytes=total - sum(part.bytes for part in parts[:-1]))
     return tuple(parts)
 

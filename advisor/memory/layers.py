@@ -87,12 +87,14 @@ class Net:
         """A norm over each of ``rows`` vectors of a token."""
         elements = weights or ops.width_of(x)
         if kind == "none":
-            return ops.layer_norm(x, None, None)
+            return ops.to(ops.layer_norm(ops.to(x, FP32), None, None), x.width)
         weight = self.weight(elements)
         if kind == "layer":
             return ops.layer_norm(x, weight, self.weight(elements))
         if kind == "layer-plain":
             return ops.layer_norm(x, weight, None)
+        if kind == "layer-fp32":
+            return ops.centred_norm(x, weight, rows)
         if kind == "rms-gemma":
             return ops.gemma_norm(x, weight, rows)
         return ops.rms_norm(x, weight, rows, fp32_weight=kind == "rms-fp32")
@@ -117,6 +119,8 @@ def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tens
         else:
             q, k, v = ops.split(qkv, [a.query_width, a.kv_width, a.kv_width])
         del qkv
+        if a.copies_heads:
+            k, v = ops.contiguous(k), ops.contiguous(v)
     else:
         q = net.linear("q_proj", x, a.query_width * (2 if a.output_gate else 1), bias=a.bias)
         gate = None
@@ -125,7 +129,7 @@ def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tens
         k = net.linear("k_proj", x, a.kv_width, bias=a.bias)
         v = net.linear("v_proj", x, a.kv_width, bias=a.bias)
     if a.qk_norm:
-        head_norm = {"rms-gemma": "rms-gemma", "layer": "layer-plain", "layer-plain": "rms-fp32"}.get(norm, "rms")
+        head_norm = {"layer": "layer-plain", "none": "rms"}.get(norm, norm)
         per_head = a.qk_norm != "projection"
         q = net.norm(head_norm, q, a.heads if per_head else 1, a.head_dim if a.qk_norm == "head" else None)
         k = net.norm(head_norm, k, a.kv_heads if per_head else 1, a.head_dim if a.qk_norm == "head" else None)

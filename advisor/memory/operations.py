@@ -130,6 +130,19 @@ def _normalised(x32: Tensor, rows: int) -> Tensor:
     return multiply_rows(x32, inverse)
 
 
+def centred_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
+    """Cohere's LayerNorm, written out in fp32: the difference to the mean is made twice, and both are kept."""
+    x32 = to(x, FP32)
+    mean = op([x32], per_token(rows), FP32)
+    difference = op([x32, mean], x32.elements, FP32)
+    squared = op([difference], x32.elements, FP32, [difference])
+    del difference
+    inverse = op([squared], per_token(rows), FP32, saves_output=True)
+    del squared
+    normal = multiply_rows(op([x32, mean], x32.elements, FP32), inverse)
+    return to(multiply_weight(normal, weight), x.width)
+
+
 def layer_norm(x: Tensor, weight: Parameter | None, bias: Parameter | None) -> Tensor:
     """The fused one: keeps its input, and mean and reciprocal deviation in fp32. Autocast runs it in fp32."""
     x = to(x, FP32) if x.tape.autocast else x

@@ -6,7 +6,6 @@ Sizes in bytes. Where a figure was read off real runs the source says so; the re
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import NamedTuple
 
 from advisor.workload import Workload
@@ -110,9 +109,17 @@ def interval(device: int, allocated: int, w: Workload, ranges: list[Range]) -> t
     below, above = model_error(w)
     lows = [below * allocated, *(r.point - r.low for r in ranges)]
     highs = [above * allocated, *(r.high - r.point for r in ranges)]
-    normal = NormalDist()
-    scale = normal.inv_cdf(0.5 + w.confidence / 2) / normal.inv_cdf(0.95)
+    scale = _widths(w.confidence)
     return (
         max(0, device - round(scale * math.hypot(*lows))),
         device + round(scale * math.hypot(*highs)),
     )
+
+
+def _widths(confidence: float) -> float:
+    """Half-width of the central interval of a normal distribution, in units of the 90 % one."""
+    if confidence == 0.9:
+        return 1.0
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(0.5 + confidence / 2) / NormalDist().inv_cdf(0.95)

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from advisor.errors import RequestError
 from advisor.model import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer, Mlp, Model
 from advisor.model_files.families import NOT_YET, WRAPPERS, Family, Wrapper
 from advisor.model_files.families_dense import DENSE
-from advisor.model_files.families_gpt import GPT
-from advisor.model_files.families_mixtures import MIXTURES
-from advisor.model_files.families_remote import REMOTE
 from advisor.model_files.keys import LARGEST, Keys, shown
 from advisor.model_files.quantized import published_quantization
 
-FAMILIES: dict[str, Family] = DENSE | GPT | MIXTURES | REMOTE
 _MOST_LAYERS = 4096
 _TOWERS = "Only the language model is counted: its vision or audio towers come on top."
 # Keys that a family may know and one of its models not use, such as the window when it is switched off.
@@ -47,6 +44,16 @@ _ACTIVATIONS: dict[str, Any] = {
 }
 
 
+@cache
+def families() -> dict[str, Family]:
+    """Every family that is understood, by its ``model_type``."""
+    from advisor.model_files.families_gpt import GPT
+    from advisor.model_files.families_mixtures import MIXTURES
+    from advisor.model_files.families_remote import REMOTE
+
+    return DENSE | GPT | MIXTURES | REMOTE
+
+
 def model_from_config(config: Mapping[str, Any], name: str) -> Model:
     """The facts of the model that a Hugging Face config describes."""
     model_type = config.get("model_type") if isinstance(config, Mapping) else None
@@ -55,7 +62,7 @@ def model_from_config(config: Mapping[str, Any], name: str) -> Model:
     wrapper = WRAPPERS.get(model_type)
     if wrapper:
         return _with_towers(model_from_config(_language_part(config, wrapper), name), config)
-    family = FAMILIES.get(model_type)
+    family = DENSE.get(model_type) or families().get(model_type)  # most models are dense: the other tables can wait
     if family is None:
         raise RequestError(f"{name}: {_unknown(model_type)}")
     return _model(Keys(config, family, model_type), family, config, name)
@@ -91,7 +98,7 @@ def _unknown(model_type: str) -> str:
         return f"{NOT_YET[model_type]} ({model_type}) are not estimated yet"
     from difflib import get_close_matches
 
-    near = get_close_matches(model_type[:80], [*FAMILIES, *WRAPPERS], n=1, cutoff=0.4)
+    near = get_close_matches(model_type[:80], [*families(), *WRAPPERS], n=1, cutoff=0.4)
     hint = f"; the nearest known is {near[0]}" if near else ""
     return f"the model_type {shown(model_type)} is not known{hint}"
 
@@ -174,6 +181,7 @@ def _mixer(keys: Keys, family: Family, window: int | None) -> Mixer:
         softcap=keys.get("attn_logit_softcapping") is not None,
         sinks=family.sinks,
         fused=family.fused_qkv,
+        copies_heads=family.copies_heads,
         rotary=family.rotary,
         partial_rotary=family.partial_rotary,
         dropout=keys.share("attention_dropout"),

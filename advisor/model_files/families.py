@@ -46,6 +46,7 @@ class Family(NamedTuple):
     qk_norm: QkNorm | None = None
     qk_norm_when: Rule = True
     fused_qkv: bool = False
+    copies_heads: bool = False
     latent: bool = False
     fp32_rotary: bool = False
     rotary: bool = True

@@ -133,7 +133,7 @@ _COHERE = like(
         "tie_word_embeddings": True,
         "use_qk_norm": False,
     },
-    norm="rms-fp32",  # a LayerNorm without bias, worked out in fp32
+    norm="layer-fp32",
     arrangement="parallel",
     mlp_bias=False,
     qk_norm="per-head",

@@ -246,6 +246,7 @@ GPT: dict[str, Family] = {
         qkv_bias="bias",
         out_bias="bias",
         fused_qkv=True,
+        copies_heads=True,
         gated=False,
         mlp_bias="bias",
         names=(

@@ -4,12 +4,12 @@ The order of a file is the order of the walk. Before the first rule stands ``fit
 last ``exhausted``, which end it.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: pydantic would evaluate the strings, which costs a start several milliseconds.
 
 import re
 import tomllib
 from functools import cache
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -133,7 +133,7 @@ class Rulebook(Strict):
     rule: list[Rule] = Field(min_length=1, max_length=MOST_RULES - 2)  # fits and exhausted are two more
 
     @model_validator(mode="after")
-    def _each_once(self) -> Rulebook:
+    def _each_once(self) -> Self:
         for names in ([rule.id for rule in self.rule], [rule.name for rule in self.rule]):
             if twice := [name for name in names if names.count(name) > 1]:
                 raise ValueError(f"{twice[0]} stands there twice")

@@ -260,6 +260,15 @@ def _key_to_release(initial: State, tools: Tools) -> str | None:
     return None
 
 
+def _contradicted(w: Workload) -> list[str]:
+    """Claims of the memory guide about this very job that its own formulas contradict; it speaks of size classes only."""
+    if not w.model.nominal:
+        return []
+    from advisor.memory.claims import contradicted
+
+    return contradicted(w)
+
+
 def _plan(
     initial: State,
     verdict: Any,
@@ -285,5 +294,5 @@ def _plan(
         skipped=tuple(skipped or ()),
         final=final,
         missing=missing,
-        notes=tuple(dict.fromkeys((*w.notes, *initial.estimate.notes, *notes))),
+        notes=tuple(dict.fromkeys((*w.notes, *initial.estimate.notes, *notes, *_contradicted(w)))),
     )
