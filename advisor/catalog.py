@@ -5,12 +5,9 @@ lower case, letters and digits only. The same is done to the bytes of the whole 
 its quotes and line ends in place, so that a quoted name is found by a plain search.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -100,7 +97,7 @@ def find_model(name: str) -> Model:
         hint = "A folder or a config.json works too; `advise models` lists all"
         raise _unknown("model", "models", name, _similar_models(name), hint)
     model = model_from_config(record["config"], record["slug"])
-    return replace(model, nominal=record.get("nominal"), max_context=record.get("context"), source=record["source"])
+    return model._replace(nominal=record.get("nominal"), max_context=record.get("context"), source=record["source"])
 
 
 def is_model_name(name: str) -> bool:

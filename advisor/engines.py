@@ -1,7 +1,5 @@
 """The memory habits of an engine, as facts (catalog/engines.jsonl has one a line, each with its source)."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 

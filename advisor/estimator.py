@@ -45,9 +45,7 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts]) -> Estimate:
         peak_phase=peak,
         phases=totals,
         parts=tuple(
-            Part(name, parts[name], partial(_origin, name, w, rank, peak, parts[name]))
-            for name in PARTS
-            if parts.get(name)
+            Part(name, parts[name], partial(_origin, name, w, rank, peak, parts[name])) for name in PARTS if parts.get(name)
         ),
         notes=w.notes,
     )

@@ -1,7 +1,5 @@
 """A graphics card as facts."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 

@@ -5,10 +5,7 @@ some kind) and a feed-forward part, put together in one of a few arrangements; a
 embedding, its layers in order, a last norm and a head.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -29,15 +26,6 @@ Norm = Literal["rms", "rms-fp32", "rms-gemma", "layer", "layer-plain", "layer-fp
 #   parallel  x + mixer(norm(x)) + ffn(norm(x)), one norm for both      GPT-J, Phi, Cohere, Falcon 7B
 #   parallel2 the same with a norm for each branch                      GPT-NeoX, Falcon 40B
 Arrangement = Literal["pre", "sandwich", "post", "parallel", "parallel2"]
-
-
-def hashed_once(facts: object) -> int:
-    """The hash of frozen facts, worked out once: estimates look up what they know of a model thousands of times a second."""
-    known: int | None = facts.__dict__.get("_hash")
-    if known is None:
-        known = hash(tuple(getattr(facts, each.name) for each in fields(facts)))  # type: ignore[arg-type]
-        object.__setattr__(facts, "_hash", known)
-    return known
 
 
 class Attention(NamedTuple):
@@ -129,10 +117,7 @@ class StoredTensor(NamedTuple):
     bytes: int
 
 
-@dataclass(frozen=True)
-class Model:
-    """The architecture of one model; hashable, so that what is worked out for it can be remembered."""
-
+class _Facts(NamedTuple):
     name: str
     model_type: str
     hidden: int
@@ -157,7 +142,17 @@ class Model:
     stored: tuple[StoredTensor, ...] | None = None
     notes: tuple[str, ...] = ()
 
-    __hash__ = hashed_once
+
+class Model(_Facts):
+    """The architecture of one model; hashable, so that what is worked out for it can be remembered."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Worked out once: estimates look up what they know of a model thousands of times a second."""
+        return hash(tuple(self))
 
     @cached_property
     def kinds(self) -> tuple[tuple[Layer, int], ...]:

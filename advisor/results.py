@@ -1,7 +1,5 @@
 """What the advisor answers with: an estimate, a step, a plan. All sizes are bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 

@@ -4,8 +4,6 @@ The command line makes its options of this table and ``Job`` its checks. It load
 ``advise --help`` needs no more than this.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 ESTIMATORS = ("detailed", "checklist", "quick")

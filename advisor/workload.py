@@ -1,7 +1,5 @@
 """A job with every key decided: the model, the card and the engine looked up, the defaults filled in."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from advisor.engines import Engine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,4 +115,4 @@ def test_catalogue_is_read_for_size_classes_only(monkeypatch: pytest.MonkeyPatch
         raise AssertionError
 
     monkeypatch.setattr(claims, "claims", never)
-    assert contradicted(workload("infer", model=replace(size_class(7), nominal=None))) == []
+    assert contradicted(workload("infer", model=size_class(7)._replace(nominal=None))) == []

@@ -1,7 +1,5 @@
 """Number formats: bytes of a tensor in each, with the scales and zero points that come with it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

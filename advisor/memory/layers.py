@@ -4,8 +4,6 @@ Each function keeps the shape of the transformers code it stands for (modeling_l
 down to which variable holds what until when, because that decides what is live at the peak.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What an optimizer keeps for each trained tensor, and what its step takes for a moment."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from advisor.memory.parameters import Weight

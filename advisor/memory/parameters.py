@@ -4,8 +4,6 @@ The shapes matter beside their sum: the CUDA allocator rounds each tensor, an ad
 leave everything but matrices alone. Sizes are counts of elements.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple

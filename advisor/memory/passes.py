@@ -5,8 +5,6 @@ model: in the forward pass a layer stands on what the layers before it keep; in 
 gradients that the layers after it have left.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple

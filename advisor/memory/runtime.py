@@ -3,8 +3,6 @@
 Sizes in bytes. Where a figure was read off real runs the source says so; the rest are estimates with a wide range.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

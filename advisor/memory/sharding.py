@@ -1,10 +1,7 @@
 """What one rank holds: the part of the model that tensor, pipeline and expert parallelism leave it, and ZeRO's shares."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,7 +35,7 @@ def ranks(w: Workload) -> Iterator[Rank]:
         # The fullest stage of its kind: the remainder goes to the first stages.
         count = longest if stage < depth % stages or depth % stages == 0 else depth // stages
         start = min(stage * longest, depth - count)
-        part = replace(local, layers=local.layers[start : start + count], stored=None)
+        part = local._replace(layers=local.layers[start : start + count], stored=None)
         yield Rank(part, embeds=stage == 0, has_head=stage == stages - 1, stage=stage, stages=stages)
 
 
@@ -60,8 +57,7 @@ def narrowed(model: Model, tp: int, ep: int = 1) -> Model:
     if tp == ep == 1:
         return model
     layers = {layer: _narrowed_layer(layer, tp, ep, model.name) for layer, _ in model.kinds}
-    return replace(
-        model,
+    return model._replace(
         vocab=math.ceil(model.vocab / tp),
         layers=tuple(layers[layer] for layer in model.layers),
         extra_parameters=model.extra_parameters,

@@ -1,7 +1,5 @@
 """Weights in bytes: each tensor in the format it is held in, as the allocator counts it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import lru_cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 from advisor.errors import RequestError
@@ -29,7 +28,7 @@ def read_model(path: str | Path) -> Model:
     from advisor.model_files.config import model_from_config
 
     model = model_from_config(config, _name(config_path))
-    return replace(model, stored=stored, source=shown(config_path))
+    return model._replace(stored=stored, source=shown(config_path))
 
 
 def _parts(path: Path) -> tuple[Path, tuple[StoredTensor, ...] | None]:

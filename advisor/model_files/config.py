@@ -7,7 +7,6 @@ and could change memory is refused by name, never guessed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -72,10 +71,10 @@ def _with_towers(model: Model, config: Mapping[str, Any]) -> Model:
     """The catalogue knows what the towers hold (``extra_parameters``); a config from the Hub does not say."""
     extra = config.get("extra_parameters")
     if extra is None:
-        return replace(model, notes=(*model.notes, _TOWERS))
+        return model._replace(notes=(*model.notes, _TOWERS))
     if isinstance(extra, bool) or not isinstance(extra, int) or not 0 < extra <= LARGEST:
         raise RequestError(f"extra_parameters must be a whole number, not {shown(extra)}")
-    return replace(model, extra_parameters=extra, extra_name="vision or audio towers")
+    return model._replace(extra_parameters=extra, extra_name="vision or audio towers")
 
 
 def _language_part(config: Mapping[str, Any], wrapper: Wrapper) -> Mapping[str, Any]:

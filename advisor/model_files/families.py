@@ -4,8 +4,6 @@ One record a family, in Llama's spelling of the keys; ``aliases`` turns a family
 are those of transformers 5.23 (``models/*/configuration_*.py``, ``modeling_*.py``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 

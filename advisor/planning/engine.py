@@ -10,8 +10,6 @@ swallowed there without a word.
 ['small', 'small', 'end']
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import operator

@@ -42,7 +42,8 @@ Prose = Annotated[Text, AfterValidator(_one_paragraph)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # Built once, for the whole book: its parts are never read alone.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Clause(Strict):
