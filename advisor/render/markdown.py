@@ -23,6 +23,7 @@ def render(plan: Plan, *, explain: bool = False, width: int = 80, colour: bool =
         _table("", phases, phase_rows, right=range(1, len(phases))),
         escape(words.interval(plan)),
         _table(f"Steps ({words.unit(plan).name} on each GPU)", steps, step_rows, right=(2, 3, 4)),
+        words.side_effects(plan),
         _table("Skipped", ["rule", "reason"], [(f"{skip.rule} {skip.name}", skip.reason) for skip in plan.skipped]),
         _list("What is missing", words.missing(plan)),
         _command(plan),

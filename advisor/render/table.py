@@ -110,7 +110,10 @@ def _peaks(plan: Plan, width: int) -> str:
 
 def _steps(plan: Plan, width: int) -> str:
     headers, rows = words.steps(plan)
-    return indent(grid(headers, rows, right=(2, 3, 4), width=width - 2), "  ") if rows else ""
+    if not rows:
+        return ""
+    table = indent(grid(headers, rows, right=(2, 3, 4), width=width - 2), "  ")
+    return "\n\n  ".join(filter(None, [table, words.side_effects(plan)]))
 
 
 def _skipped(plan: Plan, width: int) -> str:

@@ -20,7 +20,7 @@ class Unit(NamedTuple):
 
     def figure(self, size: int) -> str:
         """``12.55``."""
-        return f"{size / self.bytes:,.2f}"
+        return f"{size / self.bytes:,.2f}" if size >= self.bytes / 200 or size <= 0 else "<0.01"
 
     def amount(self, size: int) -> str:
         """``12.55 GiB``."""
@@ -141,6 +141,20 @@ def assumptions(plan: Plan) -> list[tuple[str, str]]:
     return [(name, text) for name, text in rows if text]
 
 
+def global_batch(job: dict[str, Any]) -> int:
+    """Sequences of one optimizer step over all GPUs."""
+    ranks = job["gpus"] // (job["tp"] * job["pp"] * job["cp"])
+    return int(job["batch"] * job["accumulation"] * ranks)
+
+
+def side_effects(plan: Plan) -> str:
+    """What the plan changes beside the memory."""
+    if plan.final is None or plan.job["train"] is None:
+        return ""
+    before, after = global_batch(plan.job), global_batch(plan.final.job)
+    return f"The global batch goes from {before} to {after} sequences." if before != after else ""
+
+
 def _model(plan: Plan) -> str:
     model = plan.model
     parameters, active = model["parameters"], model.get("active_parameters")
@@ -163,15 +177,16 @@ def _card(plan: Plan) -> str:
 
 
 def _training(job: dict[str, Any]) -> list[tuple[str, str]]:
-    ranks = job["gpus"] // (job["tp"] * job["pp"] * job["cp"])
-    sequences = job["batch"] * job["accumulation"] * ranks
     adapters = "" if job["method"] == "full" else f" of rank {job['lora_rank']} on {','.join(job['lora_targets'])}"
     numbers = [job["precision"], *([f"frozen weights {job['quantization']}"] if job["quantization"] != "none" else [])]
     if adapters:
         numbers.append(f"adapters {job['adapter_precision']}")
     return [
         ("training", f"{job['method']}{adapters}, optimizer {job['optimizer']}"),
-        ("batch", f"{job['batch']} × {job['seq']:,} tokens, accumulation {job['accumulation']}: global batch {sequences}"),
+        (
+            "batch",
+            f"{job['batch']} × {job['seq']:,} tokens, accumulation {job['accumulation']}: global batch {global_batch(job)}",
+        ),
         ("numbers", ", ".join(numbers)),
         ("kernels", f"attention {job['attention']}, loss {job['loss']}, checkpointing {job['checkpointing']}"),
     ]

@@ -107,3 +107,9 @@ def test_one_card_has_an_article_and_several_are_each() -> None:
     fits_a100 = FITS._replace(gpu={**FITS.gpu, "name": "A100 80GB"})
     assert "on an A100 80GB." in words.verdict(fits_a100)
     assert "on each A100 80GB." in words.verdict(fits_a100._replace(final=FITS.final._replace(job={**FITS.job, "gpus": 2})))
+
+
+def test_a_plan_tells_when_it_changes_the_global_batch() -> None:
+    """Batch 2 on 8 GPUs is not batch 4 on one: it trains otherwise."""
+    assert words.side_effects(FITTED) == "The global batch goes from 4 to 16 sequences."
+    assert words.side_effects(FITS) == ""
