@@ -15,7 +15,6 @@ from advisor.job import Job
 from advisor.model import Attention, Model
 from advisor.workload import Workload
 
-HALF_PRECISIONS = ("bf16", "fp16", "bf16-mixed", "fp16-mixed")
 FLASH_HEAD = 256  # widest head of PyTorch's FlashAttention (sdp_utils.cpp, check_head_dim_size_flash)
 
 
@@ -35,6 +34,10 @@ def decide(job: Job) -> Workload:
         raise RequestError(f"prompt: {prompt:,} tokens are more than seq, which is prompt plus output: {seq:,}")
     if model.max_context and seq > model.max_context:
         notes.append(f"{model.name} was made for {model.max_context:,} tokens; {seq:,} are more.")
+    if task == "infer" and engine.preallocates_kv:
+        notes.append(
+            f"{engine.name} fills its share of the card with KV cache: nvidia-smi shows that share, whatever the job needs."
+        )
     if model.nominal:
         notes.append(_nominal_note(model))
     attention = _attention(job, engine, gpu, model, precision)
@@ -83,8 +86,8 @@ def decide(job: Job) -> Workload:
 
 def _task(job: Job) -> str:
     if (job.train is None) == (job.infer is None):
-        given = "both" if job.train is not None else "neither"
-        raise RequestError(f"name the model with --train or with --infer; {given} is given")
+        given = "both are" if job.train is not None else "neither is"
+        raise RequestError(f"name the model with --train or with --infer; {given} given")
     task = "train" if job.train is not None else "infer"
     if task == "infer":
         for name, default in (("method", "full"), ("checkpointing", "none"), ("zero", 0), ("accumulation", 1)):

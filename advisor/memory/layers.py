@@ -18,9 +18,6 @@ INDEX = 8  # bytes of an int64
 
 Branch = Callable[[Tensor], Tensor]
 
-# The keys and values that attention sees, as the projections' usual names.
-ATTENTION_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj")
-
 
 class Recipe(NamedTuple):
     """How a model is run, as far as its tensors depend on it. Widths are bytes per element."""

@@ -45,14 +45,20 @@ def stored_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, firs
     forward = tape.take_peaks()
     node, output = y.node, y.storage.extent
     del x, y
-    tape.mark()
-    kept_forward = tape.live
-    tape.casts.clear()
-    kept = tape.live
-    tape.peaks.clear()
+    kept_forward, kept = _turn(tape)
     tape.arriving = Storage(tape, output)
     run_backward(tape, node)
     return Block(kept_forward, kept, forward, tape.take_peaks(), tape.gradients)
+
+
+def _turn(tape: Tape) -> tuple[Extent, Extent]:
+    """From the forward to the backward pass: what is kept to the end of the forward pass, and what is left when autocast
+    lets go of its copies."""
+    kept_forward = tape.live
+    tape.casts.clear()
+    tape.mark()
+    tape.peaks.clear()
+    return kept_forward, tape.live
 
 
 @lru_cache(maxsize=4096)
@@ -112,11 +118,7 @@ def loss_block(recipe: Recipe, model: Model, holds_logits: bool, adding: bool) -
     del loss, x
     held = logits if holds_logits else None
     del logits
-    tape.mark()
-    kept_forward = tape.live
-    tape.casts.clear()
-    kept = tape.live
-    tape.peaks.clear()
+    kept_forward, kept = _turn(tape)
     tape.arriving = Storage(tape, NOTHING)
     run_backward(tape, node)
     backward = tape.take_peaks()

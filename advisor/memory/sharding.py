@@ -84,12 +84,6 @@ def _narrowed_layer(layer: Layer, tp: int, ep: int, name: str) -> Layer:
     return layer._replace(mixer=mixer, feed_forward=part)
 
 
-def tensor_degrees(model: Model, most: int) -> list[int]:
-    """Tensor-parallel degrees up to ``most`` that divide every layer's heads."""
-    heads = {layer.mixer.heads for layer, _ in model.kinds if isinstance(layer.mixer, Attention | LatentAttention)}
-    return [degree for degree in range(1, most + 1) if all(count % degree == 0 for count in heads)]
-
-
 class Shares(NamedTuple):
     """The fractions (one over these numbers) of weights, gradients and optimizer state that one data-parallel rank keeps."""
 
