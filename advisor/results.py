@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-PHASES = ("load", "forward", "backward", "step", "eval", "save", "prefill", "decode")
-
 # The parts of a budget, in the order they are shown.
 PARTS = ("weights", "adapter-weights", "kv-cache", "recurrent-state", "gradients", "optimizer-state", "master-weights",
          "activations", "logits-and-loss", "step-temporaries", "gathered-parameters", "communication-buffers",

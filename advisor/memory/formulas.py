@@ -57,6 +57,8 @@ def _over(count: int) -> str:
 def _weights(w: Workload, rank: Rank, _phase: str) -> str:
     held = rank_sum(rank, storing(w))
     part = f"{held.elements:,} parameters"
+    if rank.model.extra_parameters and rank.embeds:
+        part += f" ({rank.model.extra_parameters:,} of them {rank.model.extra_name or 'outside the language model'})"
     shares = zero_shares(w.zero, w.data_parallel).weights
     if w.quantization != "none":
         rest = resident_width(w)

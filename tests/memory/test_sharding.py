@@ -1,0 +1,70 @@
+"""What one rank of several holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor.defaults import find_model
+from advisor.errors import RequestError
+from advisor.job import Job
+from advisor.memory.parameters import parameter_count
+from advisor.memory.sharding import narrowed, ranks, zero_shares
+from advisor.memory.weights import held_outside
+from advisor.model import Attention
+from advisor.workload import Workload, resolve
+
+
+def workload(**keys: Any) -> Workload:
+    return resolve(Job(**{"gpu": "h100-80", **keys}))
+
+
+def test_a_tensor_parallel_rank_has_its_share_of_every_matrix() -> None:
+    """Eight ranks of Llama-3.1 70B: 8 query heads and 1 KV head each, an eighth of the width and of the vocabulary."""
+    whole = find_model("llama-3.1-70b")
+    rank = narrowed(whole, 8)
+    mixer = rank.layers[0].mixer
+    assert isinstance(mixer, Attention)
+    assert (mixer.heads, mixer.kv_heads, rank.vocab, rank.hidden) == (8, 1, 128_256 // 8, 8192)
+    assert parameter_count(rank) == pytest.approx(parameter_count(whole) / 8, rel=1e-3)
+
+
+def test_kv_heads_are_repeated_where_there_are_too_few() -> None:
+    """Qwen2.5 7B has 4 KV heads: on 7 ranks (28 heads) each keeps one."""
+    mixer = narrowed(find_model("qwen2.5-7b"), 7).layers[0].mixer
+    assert isinstance(mixer, Attention)
+    assert mixer.kv_heads == 1
+
+
+def test_experts_are_divided_by_expert_parallel() -> None:
+    """Mixtral's eight experts on four ranks: two each, and all of everything else."""
+    part = narrowed(find_model("mixtral-8x7b"), 1, ep=4).layers[0].feed_forward
+    assert getattr(part, "total", None) == 2
+
+
+def test_devices_in_a_chain_share_the_layers() -> None:
+    """transformers on three GPUs: 11, 11 and 10 of Llama's 32 layers, the embedding on the first, the head on the last."""
+    chain = list(ranks(workload(infer="llama-3.1-8b", gpus=3)))
+    assert [len(rank.model.layers) for rank in chain] == [11, 11, 10]
+    outside = [{weight.name for weight in held_outside(rank)} for rank in chain]
+    assert outside == [{"embed_tokens"}, set(), {"norm", "lm_head"}]
+
+
+def test_a_tied_head_on_another_device_is_a_copy() -> None:
+    """Llama-3.2 1B ties head and embedding; apart, both devices hold the table."""
+    first, last = ranks(workload(infer="llama-3.2-1b", gpus=2))
+    assert "embed_tokens" in {weight.name for weight in held_outside(first)}
+    assert "lm_head" in {weight.name for weight in held_outside(last)}
+
+
+def test_more_devices_than_layers_are_refused() -> None:
+    """Sixteen layers cannot be dealt out to twenty GPUs."""
+    with pytest.raises(RequestError, match="16 layers"):
+        list(ranks(workload(infer="llama-3.2-1b", gpus=20)))
+
+
+@pytest.mark.parametrize(("stage", "shares"), [(0, (1, 1, 1)), (1, (1, 1, 8)), (2, (1, 8, 8)), (3, (8, 8, 8))])
+def test_zero_stages(stage: int, shares: tuple[int, int, int]) -> None:
+    """Stage 1 divides the optimizer's state, 2 the gradients too, 3 the weights too (arXiv 1910.02054)."""
+    assert zero_shares(stage, 8) == shares
