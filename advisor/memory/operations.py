@@ -80,12 +80,25 @@ def activation(x: Tensor, kind: str) -> Tensor:
         bend = op([inner], inner.elements, inner.width, saves_output=True)
         del inner
         return multiply(scaled(x), scaled(bend))
+    if kind == "xielu":
+        return _xielu(x)
     if kind == "relu2":
         kept = op([x], x.elements, x.width, saves_output=True)
         return op([kept], kept.elements, kept.width, [kept])
     if kind == "relu":
         return op([x], x.elements, x.width, saves_output=True)
     return op([x], x.elements, x.width, [x])
+
+
+def _xielu(x: Tensor) -> Tensor:
+    """Apertus: αp x² + βx above zero, (exp(min(x, ε)) − 1 − x) αn + βx below, written out, with learned αp and αn."""
+    above = multiply(op([x], x.elements, x.width, [x]), x)
+    above = plus(above, scaled(x))
+    small = op([op([x], x.elements, x.width, [x])], x.elements, x.width, saves_output=True)
+    below = plus(small, x)
+    del small
+    below = plus(op([below], x.elements, x.width, [below]), scaled(x))
+    return op([above, below], x.elements, x.width, [x.tape.tensor(x.elements, 1)])
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
