@@ -91,7 +91,8 @@ def _encodes(text: str, encoding: str | None) -> bool:
 
 
 def _plain(text: str) -> str:
-    """The signs of ASCII that come nearest: 10^9 for 10⁹."""
+    """The signs of ASCII that come nearest: 10^9 for 10⁹; the longer arrow takes a blank from the gap behind its cell."""
+    text = re.sub("→(.*?)  ", r"->\1 ", text)
     raised = re.sub(f"[{SUPERSCRIPTS}]+", lambda found: "^" + "".join(str(SUPERSCRIPTS.index(sign)) for sign in found[0]), text)
     return raised.translate(PLAIN_SIGNS)
 

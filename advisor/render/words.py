@@ -56,7 +56,13 @@ def _cards(plan: Plan) -> str:
     name = str(plan.gpu["name"]).removeprefix("a ")
     if gpus(plan) > 1:
         return f"each {name}"
-    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
+    return f"{'an' if _spoken_with_a_vowel(name) else 'a'} {name}"
+
+
+def _spoken_with_a_vowel(name: str) -> bool:
+    """An A100, an Instinct, an RTX and an H100, but a Tesla and a GeForce."""
+    spelled = name.split()[0].isupper()
+    return name[0] in ("AEFHILMNORSX" if spelled else "AEIO")
 
 
 def _need(estimate: Estimate, plan: Plan, u: Unit) -> str:
@@ -247,14 +253,14 @@ def speed(low: float, high: float) -> str:
     """
     if low == high:
         return "no slower" if low == 1 else _factor(low)
+    if high >= 2 and low != 1:
+        return f"{low:g}-{high:g}× the time"
     if low < 1 < high:
         return f"{_factor(low)} to {_factor(high)}"
     if low == 1:
         return f"up to {_factor(high)}"
     if high == 1:
         return f"up to {_factor(low)}"
-    if high >= 2:
-        return f"{low:g}-{high:g}× the time"
     near = 100 * min(abs(low - 1), abs(high - 1))
     return f"{near:.0f}-{_factor(high if high > 1 else low)}"
 
@@ -271,8 +277,9 @@ def missing(plan: Plan) -> list[str]:
         return []
     u = unit(plan)
     lines = [f"After every step {u.amount(plan.missing['bytes'])} are still missing on each GPU."]
-    if plan.missing.get("gpus"):
-        lines.append(f"It would fit on {plan.missing['gpus']} GPUs: --max-gpus {plan.missing['gpus']} allows that.")
+    if enough := plan.missing.get("gpus"):
+        allowed = enough > plan.job["max_gpus"] and "gpus" not in plan.job["keep"]
+        lines.append(f"It would fit on {enough} GPUs" + (f": --max-gpus {enough} allows that." if allowed else "."))
     if plan.missing.get("keep"):
         lines.append(f"It would fit if {option(plan.missing['keep'])} might change: take it out of --keep.")
     return lines

@@ -75,4 +75,5 @@ def test_signs_that_an_encoding_lacks_are_told_otherwise() -> None:
     """Arrows and crosses in ASCII; escapes in JSON, also beyond the first plane."""
     assert showable("a → b × c· 10⁹ 2³⁰", "ascii") == "a -> b x c. 10^9 2^30"
     assert showable("a → b", "utf-8") == "a → b"
+    assert showable("a → b     1\nlonger    2", "ascii") == "a -> b    1\nlonger    2"
     assert json.loads(showable('{"a": "→ 𝄞"}', "ascii")) == {"a": "→ 𝄞"}

@@ -82,7 +82,7 @@ def test_a_model_given_as_an_object_becomes_a_file_to_write() -> None:
         (0.5, 0.75, "25-50 % faster"),
         (0.5, 0.5, "50 % faster"),
         (0.5, 1.1, "50 % faster to 10 % slower"),
-        (0.5, 3, "50 % faster to 3× the time"),
+        (0.41, 2.5, "0.41-2.5× the time"),
     ],
 )
 def test_speed_in_words(low: float, high: float, text: str) -> None:
@@ -102,11 +102,20 @@ def test_parts_of_both_budgets_stand_in_the_order_of_a_budget() -> None:
     assert names == ["weights", "gradients", "optimizer-state", "activations", "communication-buffers", "cuda-context", "total"]
 
 
-def test_one_card_has_an_article_and_several_are_each() -> None:
-    """Grammar: an A100, a V100, each of eight."""
-    fits_a100 = FITS._replace(gpu={**FITS.gpu, "name": "A100 80GB"})
-    assert "on an A100 80GB." in words.verdict(fits_a100)
-    assert "on each A100 80GB." in words.verdict(fits_a100._replace(final=FITS.final._replace(job={**FITS.job, "gpus": 2})))
+@pytest.mark.parametrize(("name", "spoken"), [("A100 80GB", "an"), ("H100 80GB HBM3", "an"), ("RTX A6000", "an"), ("L4", "an"),
+                                              ("Instinct MI250", "an"), ("Tesla T4", "a"), ("GeForce RTX 4090", "a")])  # fmt: skip
+def test_one_card_has_an_article_and_several_are_each(name: str, spoken: str) -> None:
+    """As it is spoken."""
+    plan = FITS._replace(gpu={**FITS.gpu, "name": name})
+    assert f"on {spoken} {name}." in words.verdict(plan)
+    assert f"on each {name}." in words.verdict(plan._replace(final=FITS.final._replace(job={**FITS.job, "gpus": 2})))
+
+
+def test_more_gpus_are_advised_only_where_a_limit_can_be_lifted() -> None:
+    """Who keeps `gpus` is told how many it would take, not to raise --max-gpus."""
+    assert "It would fit on 16 GPUs: --max-gpus 16 allows that." in words.missing(HOPELESS)
+    kept = HOPELESS._replace(job={**HOPELESS.job, "keep": ["gpus"]})
+    assert "It would fit on 16 GPUs." in words.missing(kept)
 
 
 def test_a_plan_tells_when_it_changes_the_global_batch() -> None:
