@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.render import words
+from advisor.render import steps, words
 from advisor.render.grid import escape, markdown_grid
 from advisor.render.table import shell_lines
 from advisor.results import Plan
@@ -15,17 +15,17 @@ COMMAND_WIDTH = 80
 def render(plan: Plan, *, explain: bool = False, width: int = 80, colour: bool = False) -> str:
     """The plan under headings, as the table format has it, without the bar; the reader's program wraps and colours."""
     phases, phase_rows = words.phases(plan)
-    steps, step_rows = words.steps(plan)
+    step_headers, step_rows = steps.steps(plan)
     sections = [
         f"**{escape(words.verdict(plan))}**",
         _table("Assumed", ["", ""], words.assumptions(plan)),
         _table("Memory", *words.parts(plan), right=range(1, 5)),
         _table("", phases, phase_rows, right=range(1, len(phases))),
         escape(words.interval(plan)),
-        _table(f"Steps ({words.unit(plan).name} on each GPU)", steps, step_rows, right=(2, 3, 4)),
-        words.side_effects(plan),
+        _table(f"Steps ({words.unit(plan).name} on each GPU)", step_headers, step_rows, right=(2, 3, 4)),
+        steps.side_effects(plan),
         _table("Skipped", ["rule", "reason"], [(f"{skip.rule} {skip.name}", skip.reason) for skip in plan.skipped]),
-        _list("What is missing", words.missing(plan)),
+        _list("What is missing", steps.missing(plan)),
         _command(plan),
         *(_explanations(plan) if explain else [_instructions(plan)]),
         _list("Notes", plan.notes),
@@ -54,13 +54,13 @@ def _code(text: str, language: str = "") -> str:
 def _command(plan: Plan) -> str:
     if plan.final is None or not plan.steps:
         return ""
-    lines = "\n".join(line[2:] for line in shell_lines(words.command(plan), COMMAND_WIDTH))
-    more = f"\n\n{words.CONFIG_NOTE}" if words.is_object(plan) else ""
+    lines = "\n".join(line[2:] for line in shell_lines(steps.command(plan), COMMAND_WIDTH))
+    more = f"\n\n{steps.CONFIG_NOTE}" if steps.is_object(plan) else ""
     return _headed("The settings that fit, as a command", _code(lines, "sh") + more)
 
 
 def _instructions(plan: Plan) -> str:
-    texts = [f"{step.rule} {step.name}:\n\n{_code(text)}" for step, text in words.instructions(plan)]
+    texts = [f"{step.rule} {step.name}:\n\n{_code(text)}" for step, text in steps.instructions(plan)]
     return _headed(f"In the words of {plan.job['engine']}", "\n\n".join(texts)) if texts else ""
 
 
@@ -70,14 +70,14 @@ def _explanations(plan: Plan) -> list[str]:
         for name, estimate in words.budgets(plan).items()
         for part in estimate.to_dict()["parts"]
     ]
-    steps = []
+    told_steps = []
     for step in plan.steps:
         source = f" Source: {escape(step.cost.speed_source)}" if step.cost.speed_source else ""
-        told = [escape(step.why), f"Cost: {escape(', '.join(words.costs(step)))}.{source}"]
+        told = [escape(step.why), f"Cost: {escape(', '.join(steps.costs(step)))}.{source}"]
         how = [f"{framework}:\n\n{_code(text)}" for framework, text in step.how.items()]
         title = f"#### {step.rule} {step.name}: {escape(step.title)}"
-        steps.append("\n\n".join([title, escape(", ".join(words.changes(step))), *told, *how]))
+        told_steps.append("\n\n".join([title, escape(", ".join(steps.changes(step))), *told, *how]))
     return [
         _table("Every part", ["part", "of", "bytes", "formula", "source"], rows, right=(2,)),
-        _headed("Every step", "\n\n".join(steps)) if steps else "",
+        _headed("Every step", "\n\n".join(told_steps)) if told_steps else "",
     ]

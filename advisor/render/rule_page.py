@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.planning.engine import Other
 from advisor.planning.facts import PLACEHOLDER
-from advisor.render.words import code, speed
+from advisor.render.steps import code, speed
 
 if TYPE_CHECKING:
     from advisor.planning.rulebook import Clause, Rule

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from textwrap import indent, wrap
 
-from advisor.render import words
+from advisor.render import steps, words
 from advisor.render.bar import bar, letter
 from advisor.render.grid import grid
 from advisor.results import Plan, Step
@@ -26,7 +26,7 @@ def render(plan: Plan, *, explain: bool = False, width: int = 80, colour: bool =
         _section(f"Memory of {'each' if words.gpus(plan) > 1 else 'the'} GPU", _memory(plan, width, paint), paint),
         _section(f"Steps ({words.unit(plan).name} on each GPU)", _steps(plan, width), paint),
         _section("Skipped", _skipped(plan, width), paint),
-        _section("What is missing", "\n".join(_bullets(words.missing(plan), width)), paint),
+        _section("What is missing", "\n".join(_bullets(steps.missing(plan), width)), paint),
         _section("The settings that fit, as a command", _command(plan, width), paint),
         _section(f"In the words of {plan.job['engine']}", _instructions(plan, width), paint) if not explain else "",
         _section("Every part", _explained_parts(plan, width), paint) if explain else "",
@@ -109,11 +109,11 @@ def _peaks(plan: Plan, width: int) -> str:
 
 
 def _steps(plan: Plan, width: int) -> str:
-    headers, rows = words.steps(plan)
+    headers, rows = steps.steps(plan)
     if not rows:
         return ""
     table = indent(grid(headers, rows, right=(2, 3, 4), width=width - 2), "  ")
-    return "\n\n  ".join(filter(None, [table, words.side_effects(plan)]))
+    return "\n\n  ".join(filter(None, [table, steps.side_effects(plan)]))
 
 
 def _skipped(plan: Plan, width: int) -> str:
@@ -124,9 +124,9 @@ def _skipped(plan: Plan, width: int) -> str:
 def _command(plan: Plan, width: int) -> str:
     if plan.final is None or not plan.steps:
         return ""
-    text = "\n".join(shell_lines(words.command(plan), width))
-    if words.is_object(plan):
-        text += f"\n  {words.CONFIG_NOTE}"
+    text = "\n".join(shell_lines(steps.command(plan), width))
+    if steps.is_object(plan):
+        text += f"\n  {steps.CONFIG_NOTE}"
     return text
 
 
@@ -149,8 +149,8 @@ def shell_lines(argv: list[str], width: int) -> list[str]:
 
 def _instructions(plan: Plan, width: int) -> str:
     return "\n".join(
-        indent("\n".join([f"# {step.rule} {step.name}", *words.code(text, width - 2)]), "  ")
-        for step, text in words.instructions(plan)
+        indent("\n".join([f"# {step.rule} {step.name}", *steps.code(text, width - 2)]), "  ")
+        for step, text in steps.instructions(plan)
     )
 
 
@@ -170,13 +170,13 @@ def _explained_steps(plan: Plan, width: int) -> str:
 
 def _explained_step(step: Step, width: int) -> Iterator[str]:
     yield f"  {step.rule} {step.name}: {step.title}"
-    yield from _paragraph(", ".join(words.changes(step)), width)
+    yield from _paragraph(", ".join(steps.changes(step)), width)
     yield from _paragraph(step.why, width)
-    yield from _paragraph(f"Cost: {', '.join(words.costs(step))}.", width)
+    yield from _paragraph(f"Cost: {', '.join(steps.costs(step))}.", width)
     yield from _paragraph(f"Source: {step.cost.speed_source}" if step.cost.speed_source else "", width)
     for framework, text in step.how.items():
         yield f"      {framework}:"
-        yield indent("\n".join(words.code(text, width - 10)), " " * 10)
+        yield indent("\n".join(steps.code(text, width - 10)), " " * 10)
 
 
 def _paragraph(text: str, width: int) -> list[str]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from textwrap import wrap
 from typing import Any, NamedTuple
 
-from advisor.results import PARTS, Estimate, Plan, Step
-from advisor.vocabulary import BY_NAME, KEYS
-
-QUALITY = {"small": "costs a little quality", "real": "costs quality"}
-SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"))
+from advisor.results import PARTS, Estimate, Plan
 
 
 class Unit(NamedTuple):
@@ -153,14 +148,6 @@ def global_batch(job: dict[str, Any]) -> int:
     return int(job["batch"] * job["accumulation"] * ranks)
 
 
-def side_effects(plan: Plan) -> str:
-    """What the plan changes beside the memory."""
-    if plan.final is None or plan.job["train"] is None:
-        return ""
-    before, after = global_batch(plan.job), global_batch(plan.final.job)
-    return f"The global batch goes from {before} to {after} sequences." if before != after else ""
-
-
 def _model(plan: Plan) -> str:
     model = plan.model
     parameters, active = model["parameters"], model.get("active_parameters")
@@ -215,129 +202,6 @@ def _parallel(job: dict[str, Any]) -> str:
     return ", ".join(degrees)
 
 
-def value_text(value: Any) -> str:
-    """A value as one would type it."""
-    if value is None:
-        return "default"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) or "nothing"
-    return str(value)
-
-
-def changes(step: Step) -> list[str]:
-    """``batch 8 → 4`` and ``accumulation 1 → 2``."""
-    return [f"{option(key)} {value_text(old)} → {value_text(new)}" for key, (old, new) in step.change.items() if old != new]
-
-
-def costs(step: Step) -> list[str]:
-    """What the step takes: time, quality, hardware."""
-    if not step.needed:
-        return ["not needed after all"]
-    told = [speed(step.cost.speed_low, step.cost.speed_high)]
-    if step.cost.quality != "none":
-        told.append(QUALITY[step.cost.quality])
-    if step.cost.gpus:
-        told.append(f"{step.cost.gpus} more GPU{'s' * (step.cost.gpus > 1)}")
-    if step.cost.host_bytes:
-        told.append(f"{step.cost.host_bytes / 2**30:.1f} GiB of host memory")
-    return told
-
-
-def speed(low: float, high: float) -> str:
-    """A factor on the time, in words.
-
-    >>> speed(1.2, 1.33), speed(1, 1.5), speed(1, 2), speed(0.5, 1), speed(0.5, 1.1), speed(1, 1)
-    ('20-33 % slower', 'up to 50 % slower', 'up to 2× the time', 'up to 50 % faster', '50 % faster to 10 % slower', 'no slower')
-    """
-    if low == high:
-        return "no slower" if low == 1 else _factor(low)
-    if high >= 2 and low != 1:
-        return f"{low:g}-{high:g}× the time"
-    if low < 1 < high:
-        return f"{_factor(low)} to {_factor(high)}"
-    if low == 1:
-        return f"up to {_factor(high)}"
-    if high == 1:
-        return f"up to {_factor(low)}"
-    near = 100 * min(abs(low - 1), abs(high - 1))
-    return f"{near:.0f}-{_factor(high if high > 1 else low)}"
-
-
-def _factor(time: float) -> str:
-    if time >= 2:
-        return f"{time:g}× the time"
-    return f"{100 * (time - 1):.0f} % slower" if time > 1 else f"{100 * (1 - time):.0f} % faster"
-
-
-def missing(plan: Plan) -> list[str]:
-    """What would have made it fit, where nothing within the limits did."""
-    if not plan.missing:
-        return []
-    u = unit(plan)
-    lines = [f"After every step {u.amount(plan.missing['bytes'])} are still missing on each GPU."]
-    if enough := plan.missing.get("gpus"):
-        allowed = enough > plan.job["max_gpus"] and "gpus" not in plan.job["keep"]
-        lines.append(f"It would fit on {enough} GPUs" + (f": --max-gpus {enough} allows that." if allowed else "."))
-    if plan.missing.get("keep"):
-        lines.append(f"It would fit if {option(plan.missing['keep'])} might change: take it out of --keep.")
-    return lines
-
-
-def option(key: str) -> str:
-    """A key as the command line spells it."""
-    return key.replace("_", "-")
-
-
-def command(plan: Plan) -> list[str]:
-    """The words of a command that asks for the plan's final settings: what was asked, with what the needed steps changed."""
-    if plan.final is None:
-        return []
-    changed = {key for step in plan.steps if step.needed for key in step.change}
-    words = ["advise"]
-    for key in KEYS:
-        if key.name in changed or key.name in plan.asked:
-            words += _words(key.name, plan.final.job[key.name] if key.name in changed else plan.asked[key.name])
-    return words
-
-
-def _words(name: str, value: Any) -> list[str]:
-    key = BY_NAME[name]
-    if key.kind == "flag":
-        return [f"--{option(name)}"] if value else []
-    if value is None or value == () or value == []:
-        return []
-    if isinstance(value, dict):
-        return [f"--{name}", CONFIG_FILE]
-    return [f"--{option(name)}", _size(value) if key.kind == "size" else value_text(value)]
-
-
-CONFIG_FILE = "./config.json"
-CONFIG_NOTE = f"{CONFIG_FILE} is to hold the object that was given for the model."
-
-
-def is_object(plan: Plan) -> bool:
-    """Whether the model was given as the object of a config.json, which a command line cannot hold."""
-    return any(isinstance(plan.asked.get(task), dict) for task in ("train", "infer"))
-
-
-def _size(size: int) -> str:
-    for bytes_, name in SIZES:
-        if size % bytes_ == 0:
-            return f"{size // bytes_}{name}"
-    return str(size)
-
-
-def instructions(plan: Plan) -> list[tuple[Step, str]]:
-    """The needed steps with the job's engine's own words for them; of a rule applied several times the last."""
-    if plan.final is None:
-        return []
-    last = {step.rule: step for step in plan.steps if step.needed}
-    engine = plan.job["engine"]
-    return [(step, step.how[engine]) for step in last.values() if engine in step.how]
-
-
 def part_names(estimates: list[Estimate]) -> list[str]:
     """The parts of any of the estimates, in the order of a budget; the memory guide's parts in its own."""
     names = dict.fromkeys(part.name for estimate in estimates for part in estimate.parts)
@@ -356,23 +220,3 @@ def parts(plan: Plan) -> tuple[list[str], list[list[str]]]:
     total = [cell for estimate in estimates.values() for cell in (u.figure(estimate.device_bytes), "")]
     headers = [header for name in estimates for header in (f"{name}, {u.name}", "share")]
     return ["part", *headers], [*rows, ["total", *total]]
-
-
-def steps(plan: Plan) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows of the steps; what changes and what it costs has a line each."""
-    u = unit(plan)
-    rows = [
-        [f"{step.rule} {step.name}", "\n".join(changes(step)), u.figure(step.before_bytes), u.figure(step.after_bytes),
-         u.figure(step.saved_bytes), "\n".join(costs(step))]
-        for step in plan.steps
-    ]  # fmt: skip
-    return ["rule", "change", "before", "after", "saved", "cost"], rows
-
-
-def code(text: str, width: int) -> list[str]:
-    """Lines of a snippet; only a comment may be broken without becoming another program."""
-    lines = []
-    for line in text.strip("\n").split("\n"):
-        comment = line.lstrip().startswith("# ") and len(line) > width
-        lines += wrap(line, width, subsequent_indent="# ", break_on_hyphens=False) if comment else [line]
-    return lines

@@ -10,7 +10,7 @@ import pytest
 
 from advisor import advise
 from advisor.cli.run import run
-from advisor.render.words import command
+from advisor.render.steps import command
 
 QUESTIONS = [
     "--gpu v100-16 --train 7b",

@@ -8,7 +8,7 @@ import shlex
 import pytest
 from sample import FITS, FITTED, PLANS
 
-from advisor.render import words
+from advisor.render import steps
 from advisor.render.table import render
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -39,7 +39,7 @@ def test_the_command_can_be_pasted_into_a_shell() -> None:
     """Its lines are joined by backslashes, its values quoted."""
     plan = FITTED._replace(asked={**FITTED.asked, "train": "./a folder; rm -rf ~", "engine_version": "4.38" + "x" * 60})
     text = render(plan).partition("as a command\n")[2].partition("\n\n")[0]
-    assert shlex.split(text.replace("\\\n", "")) == words.command(plan)
+    assert shlex.split(text.replace("\\\n", "")) == steps.command(plan)
 
 
 def test_a_job_that_fits_gets_no_command() -> None:
