@@ -25,16 +25,17 @@ def estimate_workload(w: Workload) -> Estimate:
 
 def _around(w: Workload, rank: Rank, phases: dict[str, Parts]) -> Estimate:
     workspace = runtime.workspace(w)
-    totals = {phase: sum(parts.values()) + workspace for phase, parts in phases.items()}
+    totals = {phase: sum(parts.values()) + workspace.point for phase, parts in phases.items()}
     peak = max(totals, key=lambda phase: totals[phase])
     allocated = totals[peak]
     slack = runtime.slack(w, allocated, allocated - phases[peak]["weights"])
     context, nccl = runtime.context(w), runtime.nccl(w)
-    graphs = phases[peak].get("cuda-graphs", 0)
     device = allocated + slack.point + context.point + nccl.point
     low, high = runtime.interval(device, allocated, w, [slack, context, nccl])
-    parts = {**phases[peak], "cublas-workspace": workspace, "allocator-slack": slack.point, "cuda-context": context.point}
-    parts["communication-buffers"] = parts.get("communication-buffers", 0) + nccl.point
+    graphs = phases[peak].get("cuda-graphs", 0)
+    beside = {"cublas-workspace": workspace, "allocator-slack": slack, "cuda-context": context}
+    sizes = {**phases[peak], **{name: each.point for name, each in beside.items()}}
+    sizes["communication-buffers"] = sizes.get("communication-buffers", 0) + nccl.point
     return Estimate(
         allocated_bytes=allocated - graphs,
         reserved_bytes=allocated + slack.point - graphs,
@@ -45,13 +46,19 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts]) -> Estimate:
         peak_phase=peak,
         phases=totals,
         parts=tuple(
-            Part(name, parts[name], partial(_origin, name, w, rank, peak, parts[name])) for name in PARTS if parts.get(name)
+            Part(name, sizes[name], _said(beside[name]) if name in beside else partial(_origin, name, w, rank, peak))
+            for name in PARTS
+            if sizes.get(name)
         ),
         notes=w.notes,
     )
 
 
-def _origin(name: str, w: Workload, rank: Rank, phase: str, amount: int) -> Origin:
+def _said(about: runtime.Range) -> Origin:
+    return Origin(about.formula, about.source)
+
+
+def _origin(name: str, w: Workload, rank: Rank, phase: str) -> Origin:
     from advisor.memory import formulas
 
-    return Origin(formulas.formula(name, w, rank, phase, amount), formulas.source(name, w))
+    return formulas.origin(name, w, rank, phase)

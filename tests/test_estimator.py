@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -117,6 +118,27 @@ def test_every_part_can_say_how_it_came_about(keys: dict[str, Any]) -> None:
         assert row["formula"]
         assert "\n" not in row["formula"]
         assert row["source"]
+
+
+# Parts whose text is words alone: what they are is a maximum over tensors, or a choice between layers.
+IN_WORDS = ("gathered-parameters", "cublas-workspace", "cuda-context")
+
+
+def worked_out(formula: str) -> float:
+    """The arithmetic before the colon of a formula."""
+    shown = re.sub(r"[^0-9.+×÷() ]", "", formula.split(":")[0].replace(",", ""))
+    return float(eval(shown.replace("×", "*").replace("÷", "/")))
+
+
+@settings(max_examples=150, deadline=None)
+@given(jobs)
+def test_the_shown_arithmetic_is_the_arithmetic(keys: dict[str, Any]) -> None:
+    """What stands before the colon gives the part's bytes, within a millionth (and a few bytes of division)."""
+    for row in estimated(**keys).to_dict()["parts"]:
+        arithmetic = row["formula"].split(":")[0]
+        if row["name"] in IN_WORDS or not re.fullmatch(r"[0-9.,+×÷() B]+", arithmetic):
+            continue  # in words
+        assert worked_out(row["formula"]) == pytest.approx(row["bytes"], rel=1e-6, abs=1024), row
 
 
 def test_the_guides_first_question() -> None:

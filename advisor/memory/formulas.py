@@ -1,144 +1,205 @@
-"""Each part in words: the arithmetic with its numbers, and where it comes from.
+"""Each part in words: the arithmetic with its numbers put in, then what they are, and who says so.
 
-The texts are made when they are shown; an estimate carries functions.
+What stands before the colon gives the part's bytes, up to the rounding of the allocator's blocks. The texts are made when they
+are shown; an estimate carries functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from advisor.memory import optimizers, runtime
-from advisor.memory.formats import FORMATS, KV_BYTES_PER_32
-from advisor.memory.kv_cache import token_elements
+from advisor.memory import inference, optimizers, runtime, training
+from advisor.memory.extent import Extent, less
+from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
+from advisor.memory.kv_cache import kept_tokens, token_elements
 from advisor.memory.recipe import deepspeed_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
-from advisor.memory.training import local_seq, trained, trained_width
-from advisor.memory.weights import adapter_targets, rank_sum
+from advisor.memory.weights import adapter_targets, largest_matrix, rank_sum
+from advisor.results import Origin
 from advisor.workload import Workload
 
-SHADOW = "the layer's code in transformers 5.23 and PyTorch's derivatives.yaml, tensor by tensor"
-
-SOURCES = {
-    "weights": "the model's shape; PyTorch's caching allocator counts blocks",
-    "adapter-weights": "LoRA, arXiv 2106.09685; PEFT 0.21 keeps adapters in fp32 by default",
-    "kv-cache": "transformers 5.23 cache_utils.py",
-    "gradients": "autograd: a gradient has the type of its parameter",
-    "master-weights": "DeepSpeed memory requirements (deepspeed.readthedocs.io/memory)",
-    "activations": SHADOW,
-    "logits-and-loss": "transformers 5.23 loss_utils.py, ForCausalLMLoss",
-    "gathered-parameters": "DeepSpeed config-json, stage3_max_live_parameters; PyTorch fully_shard",
-    "communication-buffers": runtime.NCCL_SOURCE + "; DDP's gradient buckets (torch.nn.parallel)",
-    "cublas-workspace": "aten/src/ATen/cuda/CublasHandlePool.cpp",
-    "allocator-slack": runtime.SLACK_SOURCE,
-    "cuda-graphs": "the engine's start-up log",
-}
+SHADOW = "the layers' code in transformers 5.23 and PyTorch's derivatives.yaml, tensor by tensor"
+LOSS = "transformers 5.23 loss_utils.py, ForCausalLMLoss"
+CHUNKED_LOSS = "Liger-Kernel 0.8 fused_linear_cross_entropy.py"
 
 
-def source(name: str, w: Workload) -> str:
-    if name in ("optimizer-state", "step-temporaries"):
-        return optimizers.OPTIMIZERS[w.optimizer].source
-    if name == "cuda-context":
-        return runtime.context(w).source
-    if name == "weights" and w.quantization != "none":
-        return FORMATS[w.quantization].source
-    return SOURCES.get(name, "")
+def origin(name: str, w: Workload, rank: Rank, phase: str) -> Origin:
+    """The arithmetic behind a part at the peak, and its source."""
+    return _ORIGINS[name](w, rank, phase)
 
 
-def formula(name: str, w: Workload, rank: Rank, phase: str, amount: int) -> str:
-    """The arithmetic behind ``amount`` bytes of a part, in one line."""
-    said = _TEXTS.get(name)
-    return said(w, rank, phase) if said else f"{amount:,} B"
+def terms(extent: Extent, batch: int, seq: int) -> str:
+    """An extent with its numbers: tokens × bytes, and whatever else it has."""
+    tokens = batch * seq
+    products = (
+        f"{extent[0]:,} B",
+        f"{tokens:,} × {extent[1]:,} B",
+        f"{tokens:,} × {seq:,} × {extent[2]:,} B",
+        f"{seq:,} × {extent[3]:,} B",
+        f"{seq:,} × {seq:,} × {extent[4]:,} B",
+    )
+    order = (1, 2, 0, 3, 4)
+    return " + ".join(products[i] for i in order if extent[i]) or "0 B"
 
 
-def _over(count: int) -> str:
-    return f" ÷ {count} GPUs" if count > 1 else ""
+def _shared(count: int) -> str:
+    return f" ÷ {count}" if count > 1 else ""
 
 
-def _weights(w: Workload, rank: Rank, _phase: str) -> str:
+def _blocks(elements: int, width: int, held: int, shares: int = 1) -> str:
+    """Elements × width, what the allocator's blocks add to that, and the share of it that a rank keeps."""
+    product = f"{elements:,} × {width} B"
+    if held == elements * width:
+        return product + _shared(shares)
+    product += f" + {held - elements * width:,} B"
+    return f"({product}){_shared(shares)}" if shares > 1 else product
+
+
+def _weights(w: Workload, rank: Rank, phase: str) -> Origin:
     held = rank_sum(rank, storing(w))
-    part = f"{held.elements:,} parameters"
-    if rank.model.extra_parameters and rank.embeds:
-        part += f" ({rank.model.extra_parameters:,} of them {rank.model.extra_name or 'outside the language model'})"
     shares = zero_shares(w.zero, w.data_parallel).weights
+    towers = rank.model.extra_parameters if rank.embeds else 0
+    more = f", {towers:,} of them {rank.model.extra_name or 'outside the language model'}" if towers else ""
     if w.quantization != "none":
-        rest = resident_width(w)
-        return f"{part} in {w.quantization}: {FORMATS[w.quantization].text}; what stays unquantized {rest} B{_over(shares)}"
-    return f"{part} × {resident_width(w)} B{_over(shares)}"
-
-
-def _adapters(w: Workload, rank: Rank, _phase: str) -> str:
-    names = len(adapter_targets(w.model, w.lora_targets))
-    elements = sum(x.elements for x in trained(w, rank))
-    return f"rank {w.lora_rank} on {names} modules a layer: {elements:,} parameters × {recipe_of(w).adapter} B"
-
-
-def _kv(w: Workload, rank: Rank, phase: str) -> str:
-    tokens = w.prompt if phase == "prefill" else w.seq
-    each = sum(many * token_elements(layer) for layer, many in rank.model.kinds)
-    width = KV_BYTES_PER_32[w.kv_precision] / 32
-    windows = {window for layer, _ in rank.model.kinds if (window := getattr(layer.mixer, "window", None))}
-    cut = f"; sliding layers at most {min(windows):,} tokens" if windows else ""
-    return f"{w.batch:,} sequences × {tokens:,} tokens × {each:,} elements a token (all layers) × {width:g} B{cut}"
-
-
-def _gradients(w: Workload, rank: Rank, phase: str) -> str:
-    elements = sum(x.elements for x in trained(w, rank))
-    width = trained_width(w, recipe_of(w))
-    reached = "" if phase == "step" or w.accumulation > 1 else "; those that exist at the peak, of "
-    shares = zero_shares(w.zero, w.data_parallel).gradients
-    return f"{reached}{elements:,} trained parameters × {width} B{_over(shares)}".removeprefix("; ")
-
-
-def _states(w: Workload, rank: Rank, _phase: str) -> str:
-    elements = sum(x.elements for x in trained(w, rank))
-    width = 4 if deepspeed_masters(w) else trained_width(w, recipe_of(w))
-    optimizer = optimizers.OPTIMIZERS[w.optimizer]
-    each = "1 B and its scales" if optimizer.bits8 else f"{width} B"
-    return f"{w.optimizer}: {optimizer.text} × {elements:,} parameters × {each}{_over(zero_shares(w.zero, w.data_parallel).states)}"
-
-
-def _masters(w: Workload, rank: Rank, _phase: str) -> str:
-    elements = sum(x.elements for x in trained(w, rank))
-    return f"fp32 copy of {elements:,} trained parameters × 4 B{_over(zero_shares(w.zero, w.data_parallel).states)}"
-
-
-def _activations(w: Workload, rank: Rank, phase: str) -> str:
-    layers = len(rank.model.layers)
-    if w.task == "infer":
-        return (
-            f"temporaries of one layer, {w.batch:,} × {w.prompt:,} tokens"
-            if phase == "prefill"
-            else "one layer's cache, copied"
+        form = FORMATS[w.quantization]
+        text = f"{held.bytes:,} B{_shared(shares)}: {held.elements:,} parameters{more}, {w.quantization} at {form.text}"
+        rest = "" if form.everything else f"; embedding, head and norms at {resident_width(w)} B"
+        return Origin(text + rest, form.source)
+    if rank.model.stored:
+        return Origin(
+            f"{held.bytes:,} B{_shared(shares)}: {held.elements:,} parameters as the checkpoint has them", rank.model.source
         )
-    from advisor.memory.passes import training_passes
+    text = f"{_blocks(held.elements, resident_width(w), held.bytes, shares)}: parameters{more}, in the allocator's blocks"
+    return Origin(text, "the model's shape; PyTorch CUDACachingAllocator.cpp")
 
+
+def _adapters(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
-    checkpointed = w.checkpointing == "full"
-    kept = training_passes(recipe, rank, checkpointed=checkpointed, holds_logits=False, adding=False).kept
-    tokens = w.batch * local_seq(w)
-    terms = [f"{tokens:,} tokens × {kept[1]:,} B"]
-    if kept[2]:
-        terms.append(f"{tokens:,} tokens × {local_seq(w):,} × {kept[2]:,} B of scores")
-    how = "each layer's input, one layer computed again" if checkpointed else "all that the derivatives need"
-    return f"{' + '.join(terms)} kept by {layers} layers and the loss ({how}), less what is gone at the peak"
+    names = len(adapter_targets(w.model, w.lora_targets))
+    elements = training.trained_elements(w, rank, recipe)
+    held = training.trained_bytes(w, rank, recipe, recipe.adapter)
+    text = f"{_blocks(elements, recipe.adapter, held)}: rank {w.lora_rank} on {names} modules a layer"
+    return Origin(text, "LoRA, arXiv 2106.09685; PEFT 0.21 makes adapters fp32 by default")
 
 
-def _loss(w: Workload, rank: Rank, phase: str) -> str:
+def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
+    in_one_buffer = w.engine.name in ("llama.cpp", "ollama")
+    whole = phase == "prefill" and not w.engine.serving and not in_one_buffer
+    tokens = w.prompt if whole else w.seq
+    held = inference.cells if in_one_buffer else kept_tokens
+    each = sum(many * token_elements(x) * (tokens if whole else held(x, tokens)) for x, many in rank.model.kinds)
+    text = f"{w.batch:,} × {each:,} × {KV_BYTES_PER_32[w.kv_precision] / 32:g} B: sequences × elements of {tokens:,} tokens"
+    windows = {window for layer, _ in rank.model.kinds if (window := getattr(layer.mixer, "window", None))}
+    if windows and not whole:
+        text += f", fewer in layers that slide over {min(windows):,}"
+    return Origin(text, "transformers 5.23 cache_utils.py")
+
+
+def _gradients(w: Workload, rank: Rank, phase: str) -> Origin:
+    recipe = recipe_of(w)
+    elements = training.trained_elements(w, rank, recipe)
+    shares = zero_shares(w.zero, w.data_parallel).gradients
+    whole = _blocks(elements, training.trained_width(w, recipe), training.sum_gradients(w, rank, recipe), shares)
+    source = "autograd: a gradient has the type of its parameter"
+    if phase == "step":
+        return Origin(f"{whole}: one for each trained parameter", source)
+    here = training.peak_of(w, rank, phase)[0].gradients[0]
+    if w.accumulation > 1:
+        return Origin(f"{whole} + {here:,} B{_shared(shares)}: earlier micro-steps' sum, and what waits to be added", source)
+    return Origin(f"{here:,} B{_shared(shares)}: those of {elements:,} that exist at this moment", source)
+
+
+def _states(w: Workload, rank: Rank, phase: str) -> Origin:
+    recipe = recipe_of(w)
+    optimizer = optimizers.OPTIMIZERS[w.optimizer]
+    elements = training.trained_elements(w, rank, recipe)
+    width = 4 if deepspeed_masters(w) else training.trained_width(w, recipe)
+    shares = _shared(zero_shares(w.zero, w.data_parallel).states)
+    plain = optimizer.states and not optimizer.bits8 and w.optimizer not in ("muon", "galore-adamw")
+    amount = training.state_bytes(w, rank, recipe)
+    product = f"{elements:,} × {optimizer.states} × {width} B{shares}" if plain else f"{amount:,} B{shares}"
+    return Origin(f"{product}: {optimizer.text}", optimizer.source)
+
+
+def _masters(w: Workload, rank: Rank, phase: str) -> Origin:
+    elements = training.trained_elements(w, rank, recipe_of(w))
+    shares = _shared(zero_shares(w.zero, w.data_parallel).states)
+    return Origin(f"{elements:,} × 4 B{shares}: fp32 masters", "DeepSpeed 0.19 memory requirements, zero/stage_1_and_2.py")
+
+
+def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
+    layers = len(rank.model.layers)
+    if w.task == "train":
+        peak, beside = training.peak_of(w, rank, phase)
+        extent = less(less(peak.live, peak.gradients), peak.loss)
+        more = f" + {beside:,} B" if beside else ""
+        kept = "their inputs" if w.checkpointing == "full" else "what their derivatives need"
+        text = f"{terms(extent, w.batch, training.local_seq(w))}{more}: {layers} layers keep {kept}, and one is at work"
+        return Origin(text, SHADOW)
+    if w.engine.name in ("llama.cpp", "ollama"):
+        return Origin(inference.compute_buffer_text(w, rank), "llama.cpp: the graph's buffer for one micro-batch (-ub 512)")
+    if phase == "decode":
+        return Origin("one layer's keys, old and appended to", "transformers 5.23 cache_utils.py: torch.cat makes a new tensor")
+    batch, seq = (1, inference.chunk_tokens(w)) if w.engine.serving else (w.batch, w.prompt)
+    extent = inference.working_extent(recipe_of(w), rank, batch, seq)
+    return Origin(f"{terms(extent, batch, seq)}: one layer at work, beside the embedding", SHADOW)
+
+
+def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
     if w.task == "infer":
-        return f"{w.batch:,} × {rank.model.vocab:,} logits of the last token"
-    tokens = w.batch * local_seq(w)
+        return Origin(
+            f"{w.batch:,} sequences × {rank.model.vocab:,} logits of the last token", "generate keeps one token's logits"
+        )
+    seq = training.local_seq(w)
+    if phase == "step":
+        return Origin(f"{w.batch * seq:,} × {rank.model.vocab:,} × {recipe_of(w).stream} B: logits that are still held", LOSS)
+    extent = training.peak_of(w, rank, phase)[0].loss
+    words = f"last norm, and {rank.model.vocab:,} logits a token: as computed, in fp32, their softmax, their gradient"
     if w.loss == "chunked":
-        return f"a chunk of {tokens:,} tokens × {rank.model.vocab:,} logits at a time"
-    return f"{tokens:,} tokens × {rank.model.vocab:,} logits: as computed, in fp32, their log-softmax, their gradient"
+        return Origin(
+            f"{terms(extent, w.batch, seq)}: last norm, a chunk of logits, gradients of head and states", CHUNKED_LOSS
+        )
+    return Origin(f"{terms(extent, w.batch, seq)}: {words}", LOSS)
 
 
-def _temporaries(w: Workload, rank: Rank, _phase: str) -> str:
+def _temporaries(w: Workload, rank: Rank, phase: str) -> Origin:
     if w.task == "infer":
-        return "one matrix unpacked to 16 bits"
-    return f"{w.optimizer} makes a copy of what it steps: {sum(x.elements for x in trained(w, rank)):,} parameters"
+        elements = largest_matrix(rank.model)
+        return Origin(f"{elements:,} × {BYTES['fp16']} B: the largest matrix, unpacked", "AutoGPTQ's exllama kernel")
+    recipe = recipe_of(w)
+    elements = training.trained_elements(w, rank, recipe)
+    shares = _shared(zero_shares(w.zero, w.data_parallel).states)
+    if deepspeed_masters(w):
+        amount = training.step_temporaries(w, rank, recipe)
+        return Origin(f"{amount:,} B: fp32 gradients of what is stepped at once", "DeepSpeed 0.19, sub_group_size 1e9")
+    if w.optimizer == "muon":
+        return Origin("the largest matrix in bf16, three times: Newton–Schulz", "torch.optim.Muon")
+    text = f"{elements:,} × {training.trained_width(w, recipe)} B{shares}: one result for each parameter"
+    return Origin(text, optimizers.OPTIMIZERS[w.optimizer].source)
 
 
-_TEXTS: dict[str, Callable[[Workload, Rank, str], str]] = {
+def _gathered(w: Workload, rank: Rank, phase: str) -> Origin:
+    if w.sharding == "deepspeed":
+        text = f"up to {training.LIVE_PARAMETERS:,} × {recipe_of(w).weight} B gathered at once"
+        return Origin(text, "DeepSpeed config-json, stage3_max_live_parameters")
+    return Origin("two layers, and embedding and head, whole on every GPU", "torch.distributed.fsdp.fully_shard")
+
+
+def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
+    nccl = runtime.nccl(w)
+    buckets = training.buckets(w, rank, recipe_of(w)) if w.task == "train" else 0
+    if not buckets:
+        return Origin(nccl.formula, nccl.source)
+    whose = "DDP's copy of the gradients" if w.zero == 0 else "ZeRO's buckets"
+    text = f"{buckets:,} B + {nccl.point:,} B: {whose}, and NCCL's buffers"
+    return Origin(text, f"torch DistributedDataParallel, DeepSpeed config-json; {nccl.source}")
+
+
+def _graphs(w: Workload, rank: Rank, phase: str) -> Origin:
+    return Origin(f"{w.engine.graphs_bytes:,} B: what capturing CUDA graphs takes", w.engine.source)
+
+
+_ORIGINS: dict[str, Callable[[Workload, Rank, str], Origin]] = {
     "weights": _weights,
     "adapter-weights": _adapters,
     "kv-cache": _kv,
@@ -148,9 +209,7 @@ _TEXTS: dict[str, Callable[[Workload, Rank, str], str]] = {
     "activations": _activations,
     "logits-and-loss": _loss,
     "step-temporaries": _temporaries,
-    "gathered-parameters": lambda w, rank, phase: "parameters gathered for the layers at work",
-    "communication-buffers": lambda w, rank, phase: "NCCL's buffers, and gradients laid out to be sent",
-    "cublas-workspace": lambda w, rank, phase: "one workspace for each handle and stream",
-    "allocator-slack": lambda w, rank, phase: "reserved by the allocator, not allocated: rounding and fragmentation",
-    "cuda-context": lambda w, rank, phase: "kernels and state of the driver, outside PyTorch",
+    "gathered-parameters": _gathered,
+    "communication-buffers": _buffers,
+    "cuda-graphs": _graphs,
 }

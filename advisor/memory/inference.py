@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from advisor.errors import RequestError
-from advisor.memory.extent import size
+from advisor.memory.extent import Extent, less, size
 from advisor.memory.formats import BYTES, FORMATS
-from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes
+from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes, token_elements
+from advisor.memory.layers import Recipe
+from advisor.memory.operations import per_token
 from advisor.memory.passes import prefill_peaks
 from advisor.memory.recipe import recipe_of, storing
 from advisor.memory.sharding import Rank
@@ -41,10 +43,16 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
 def _prefill(w: Workload, rank: Rank) -> Parts:
     """transformers' generate: the whole prompt in one pass, the logits of its last token only."""
     recipe = recipe_of(w)
-    live = max(size(peak.live, w.batch, w.prompt) for peak in prefill_peaks(recipe, rank))
-    computed = cache_bytes(rank.model, w.batch, w.prompt, _computed(w), whole=True)
     cache = cache_bytes(rank.model, w.batch, w.prompt, w.kv_precision, whole=True)
-    return {"kv-cache": cache, "activations": live - computed, "logits-and-loss": _last_logits(w, rank)}
+    working = size(working_extent(recipe, rank, w.batch, w.prompt), w.batch, w.prompt)
+    return {"kv-cache": cache, "activations": working, "logits-and-loss": _last_logits(w, rank)}
+
+
+def working_extent(recipe: Recipe, rank: Rank, batch: int, seq: int) -> Extent:
+    """What the highest moment of a prefill has beside the cache."""
+    peak = max(prefill_peaks(recipe, rank), key=lambda peak: size(peak.live, batch, seq))
+    cached = recipe.compute * sum(many * token_elements(layer) for layer, many in rank.model.kinds)
+    return less(peak.live, per_token(cached))
 
 
 def _decode(w: Workload, rank: Rank) -> Parts:
@@ -68,16 +76,18 @@ def _last_logits(w: Workload, rank: Rank) -> int:
     return w.batch * rank.model.vocab * BYTES[_computed(w)] * (2 if rank.model.logit_softcap else 1)
 
 
+def chunk_tokens(w: Workload) -> int:
+    return min(w.batch * w.prompt, CHUNK)
+
+
 def _serving(w: Workload, rank: Rank) -> Parts:
     """A serving engine: a paged cache, the prompt in chunks, fp32 logits of the sequences that are sampled together."""
     recipe = recipe_of(w)
-    tokens = min(w.batch * w.prompt, CHUNK)
-    live = max(size(peak.live, 1, tokens) for peak in prefill_peaks(recipe, rank))
-    computed = cache_bytes(rank.model, 1, tokens, _computed(w), whole=True)
+    tokens = chunk_tokens(w)
     logits = min(w.batch, SAMPLED_AT_ONCE) * rank.model.vocab * (BYTES[_computed(w)] + 4) if rank.has_head else 0
     return {
         "kv-cache": cache_bytes(rank.model, w.batch, w.seq, w.kv_precision),
-        "activations": live - computed,
+        "activations": size(working_extent(recipe, rank, 1, tokens), 1, tokens),
         "logits-and-loss": logits,
         "cuda-graphs": w.engine.graphs_bytes,
     }
@@ -89,12 +99,24 @@ def _llama_cpp(w: Workload, rank: Rank) -> Parts:
     Sliding layers hold the window and one micro-batch more.
     """
     tokens = min(MICRO_BATCH, w.prompt)
-    cache = sum(many * layer_bytes(x, w.batch, _cells(x, w.seq), w.kv_precision) for x, many in rank.model.kinds)
+    cache = sum(many * layer_bytes(x, w.batch, cells(x, w.seq), w.kv_precision) for x, many in rank.model.kinds)
     logits = tokens * rank.model.vocab * 4 if rank.has_head else 0
-    widest = max((getattr(layer.feed_forward, "width", 0) for layer, _ in rank.model.kinds), default=0)
-    return {"kv-cache": cache, "activations": tokens * 4 * (3 * widest + 2 * rank.model.hidden), "logits-and-loss": logits}
+    return {
+        "kv-cache": cache,
+        "activations": tokens * 4 * (3 * _widest(rank) + 2 * rank.model.hidden),
+        "logits-and-loss": logits,
+    }
 
 
-def _cells(layer: Layer, tokens: int) -> int:
+def compute_buffer_text(w: Workload, rank: Rank) -> str:
+    tokens = min(MICRO_BATCH, w.prompt)
+    return f"{tokens:,} × 4 B × (3 × {_widest(rank):,} + 2 × {rank.model.hidden:,}): one layer at work, in fp32"
+
+
+def _widest(rank: Rank) -> int:
+    return max((getattr(layer.feed_forward, "width", 0) for layer, _ in rank.model.kinds), default=0)
+
+
+def cells(layer: Layer, tokens: int) -> int:
     window = getattr(layer.mixer, "window", None)
     return tokens if window is None else min(tokens, window + MICRO_BATCH)

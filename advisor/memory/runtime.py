@@ -13,11 +13,12 @@ GIB = 2**30
 
 
 class Range(NamedTuple):
-    """A point estimate and the ends of its 90 % interval, in bytes."""
+    """A point estimate and the ends of its 90 % interval, in bytes; how it came about, and who says so."""
 
     point: int
     low: int
     high: int
+    formula: str
     source: str
 
 
@@ -40,6 +41,7 @@ WORKSPACE_ELSEWHERE = 8_519_680  # 4096 KiB × 2 + 16 KiB × 8: aten/src/ATen/cu
 
 # NCCL's buffers per communicator, outside torch: NVLink machines, and PCIe ones.
 NCCL_PAIR, NCCL_MORE, NCCL_PCIE = 544 * 10**6, 688 * 10**6, 200 * 10**6
+CUBLAS_SOURCE = "aten/src/ATen/cuda/CublasHandlePool.cpp"
 NCCL_SOURCE = "NCCL issue 964: 544 MB for a communicator of two A100, 688 MB for more; 0.13 to 0.25 GB over PCIe"
 
 # Reserved over allocated at the peak, less one: 39 measured training steps (T4, RTX 4080; fitcheck-llm, can-i-finetune-this).
@@ -54,43 +56,53 @@ EAGER_SCORES = (1.0, 2.0, 3.3)
 
 def context(w: Workload) -> Range:
     if w.gpu.vendor == "apple":
-        return Range(0, 0, 0, "no context beside the buffers")
-    low, point, high, source = CONTEXT_MIB.get(w.gpu.architecture.split()[0] if w.gpu.architecture else "", CONTEXT_ELSEWHERE)
-    return Range(point * MIB, low * MIB, high * MIB, source)
+        return Range(0, 0, 0, "", "no context beside the buffers")
+    low, point, high, source = CONTEXT_MIB.get(_generation(w), CONTEXT_ELSEWHERE)
+    text = f"{point} MiB ({low} to {high}) on {w.gpu.architecture or 'this architecture'}: the driver's state and kernels"
+    return Range(point * MIB, low * MIB, high * MIB, text, source)
 
 
-def workspace(w: Workload) -> int:
-    """One handle in inference; in training the autograd thread has a second one."""
-    each = WORKSPACE.get(w.gpu.architecture.split()[0] if w.gpu.architecture else "", WORKSPACE_ELSEWHERE)
+def _generation(w: Workload) -> str:
+    return w.gpu.architecture.split()[0] if w.gpu.architecture else ""
+
+
+def workspace(w: Workload) -> Range:
+    """cuBLAS's workspace. The autograd thread's handle comes to the same stream, and so to the same workspace."""
     if w.gpu.vendor != "nvidia" or w.engine.name in ("llama.cpp", "ollama"):
-        return 0
-    return each
+        return Range(0, 0, 0, "", CUBLAS_SOURCE)
+    each = WORKSPACE.get(_generation(w), WORKSPACE_ELSEWHERE)
+    text = "32 MiB" if each == 32 * MIB else "2 × 4,096 KiB + 8 × 16 KiB"
+    return Range(each, each, each, f"{text}: for the handle of one stream", CUBLAS_SOURCE)
 
 
 def nccl(w: Workload) -> Range:
     """Communicators: none on one GPU, none where layers are handed on by plain copies."""
     talking = w.gpus if w.task == "train" else w.tp * w.pp
     if talking < 2 or w.gpu.vendor == "apple":
-        return Range(0, 0, 0, NCCL_SOURCE)
+        return Range(0, 0, 0, "", NCCL_SOURCE)
     nvlink = w.gpu.marketed_gb >= 40 and w.gpu.per_node >= 8
     point = (NCCL_PAIR if talking == 2 else NCCL_MORE) if nvlink else NCCL_PCIE
-    return Range(point, point // 2, 2 * point, NCCL_SOURCE)
+    text = f"{point:,} B: NCCL buffers for a communicator of {talking} GPUs"
+    return Range(point, point // 2, 2 * point, text, NCCL_SOURCE)
 
 
 def slack(w: Workload, allocated: int, moving: int) -> Range:
     """Reserved by the caching allocator and not allocated. ``moving``: allocated bytes that come and go during a run."""
     if w.engine.name in ("llama.cpp", "ollama"):
-        return Range(0, 0, 0, "buffers are allocated once, at their size")
+        return Range(0, 0, 0, "", "buffers are allocated once, at their size")
+    shares, base, of_what = SLACK_16BIT, allocated, "allocated"
     if w.task == "infer":
-        shares, base, source = SLACK_SERVED, moving, "a share of what comes and goes"
-    else:
-        shares, base, source = SLACK_KBIT if w.quantization != "none" else SLACK_16BIT, allocated, SLACK_SOURCE
+        shares, base, of_what = SLACK_SERVED, moving, "that come and go"
+    elif w.quantization != "none":
+        shares = SLACK_KBIT
     low, point, high = (share * base for share in shares)
+    text = f"{base:,} B × {shares[1]:g}"
     if w.task == "train" and w.attention == "eager":
         heads = max((getattr(layer.mixer, "heads", 0) for layer, _ in w.model.kinds), default=0) // w.tp
         scores = 4 * w.batch * heads * w.seq * w.seq
         low, point, high = (part + many * scores for part, many in zip((low, point, high), EAGER_SCORES, strict=True))
-    return Range(round(point), round(low), round(high), source)
+        text += f" + {EAGER_SCORES[1]:g} × {scores:,} B of scores"
+    return Range(round(point), round(low), round(high), f"{text}: a share of the bytes {of_what}", SLACK_SOURCE)
 
 
 def model_error(w: Workload) -> tuple[float, float]:

@@ -43,8 +43,8 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     passes = _passes(w, rank, recipe, adding)
     found = {
         "load": {"weights": there["weights"]},
-        "forward": _pass_parts(w, rank, there, passes.forward, passes, shares, 0),
-        "backward": _pass_parts(w, rank, there, passes.backward, passes, shares, _recomputed_scores(w, rank, recipe)),
+        "forward": _pass_parts(w, rank, there, passes.forward, shares, in_flight(w, rank, passes)),
+        "backward": _pass_parts(w, rank, there, passes.backward, shares, beside_backward(w, rank, recipe, passes)),
     }
     if w.optimizer != "none":
         found["step"] = _step(w, rank, recipe, there, gradients)
@@ -59,13 +59,13 @@ def _throughout(w: Workload, rank: Rank, recipe: Recipe, shares: Shares) -> Part
     if "parameters" in w.offload:
         parts["weights"] = 0
     if not trains_fully(w):
-        parts["adapter-weights"] = _sum(rank, _adapters(w, recipe), recipe.adapter)
+        parts["adapter-weights"] = trained_bytes(w, rank, recipe, recipe.adapter)
     if "optimizer" not in w.offload:
-        parts["optimizer-state"] = _states(w, rank, recipe) // shares.states
+        parts["optimizer-state"] = state_bytes(w, rank, recipe) // shares.states
         if deepspeed_masters(w):
             parts["master-weights"] = 4 * trained_elements(w, rank, recipe) // shares.states
     parts["gathered-parameters"] = _gathered(w, rank, recipe)
-    parts["communication-buffers"] = _buckets(w, rank, recipe)
+    parts["communication-buffers"] = buckets(w, rank, recipe)
     return parts
 
 
@@ -111,9 +111,14 @@ def _sum(rank: Rank, adapters: Adapters | None, width: int) -> int:
     return sum(x.copies * block(x.rows * x.cols * width) for x in _trained(rank, adapters))
 
 
+def trained_bytes(w: Workload, rank: Rank, recipe: Recipe, width: int) -> int:
+    """What is trained, in blocks of ``width`` bytes an element."""
+    return _sum(rank, _adapters(w, recipe), width)
+
+
 def sum_gradients(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """Gradients have the type of what they belong to."""
-    return _sum(rank, _adapters(w, recipe), trained_width(w, recipe))
+    return trained_bytes(w, rank, recipe, trained_width(w, recipe))
 
 
 @lru_cache(maxsize=1024)
@@ -121,7 +126,7 @@ def _sum_states(rank: Rank, adapters: Adapters | None, optimizer: str, width: in
     return sum(optimizers.state_bytes(optimizer, x, width) for x in _trained(rank, adapters))
 
 
-def _states(w: Workload, rank: Rank, recipe: Recipe) -> int:
+def state_bytes(w: Workload, rank: Rank, recipe: Recipe) -> int:
     if not optimizers.OPTIMIZERS[w.optimizer].on_device:
         return 0
     width = 4 if deepspeed_masters(w) else trained_width(w, recipe)
@@ -142,7 +147,7 @@ def _gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:
     return min(whole, 2 * layers + root)
 
 
-def _buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
+def buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """Flat copies of gradients on their way: DDP's buckets are a second copy of all of them (gradient_as_bucket_view is off by
     default), ZeRO's are of a fixed size."""
     if w.zero == 0:
@@ -184,22 +189,46 @@ def local_seq(w: Workload) -> int:
     return -(-w.seq // w.cp)
 
 
-def _pass_parts(
-    w: Workload, rank: Rank, there: Parts, peaks: Iterable[Peak], passes: Passes, shares: Shares, extra: int
-) -> Parts:
+def in_flight(w: Workload, rank: Rank, passes: Passes) -> int:
+    """What other micro-batches keep on a pipeline stage: as many as there are stages after it (the 1F1B schedule)."""
+    return (min(rank.stages - rank.stage, w.accumulation) - 1) * size(passes.kept, w.batch, local_seq(w))
+
+
+def beside_backward(w: Workload, rank: Rank, recipe: Recipe, passes: Passes) -> int:
+    return in_flight(w, rank, passes) + _recomputed_scores(w, rank, recipe)
+
+
+def _pass_parts(w: Workload, rank: Rank, there: Parts, peaks: Iterable[Peak], shares: Shares, beside: int) -> Parts:
     """The highest of the peaks, split into gradients, the loss and the rest."""
     seq = local_seq(w)
-    waiting = (min(rank.stages - rank.stage, w.accumulation) - 1) * size(passes.kept, w.batch, seq)  # 1F1B schedule
-    best: Parts = {}
-    for peak in peaks:
-        live = size(peak.live, w.batch, seq)
-        gradients = size(peak.gradients, w.batch, seq)
-        loss = size(peak.loss, w.batch, seq)
-        parts = {"gradients": gradients // shares.gradients, "activations": live - gradients - loss, "logits-and-loss": loss}
-        if not best or sum(parts.values()) > sum(best.values()):
-            best = parts
-    best["activations"] += extra + waiting
-    return {**there, **{name: there.get(name, 0) + many for name, many in best.items()}}
+    peak = highest(peaks, w.batch, seq, shares)
+    gradients, loss = size(peak.gradients, w.batch, seq), size(peak.loss, w.batch, seq)
+    return {
+        **there,
+        "gradients": there.get("gradients", 0) + gradients // shares.gradients,
+        "activations": size(peak.live, w.batch, seq) - gradients - loss + beside,
+        "logits-and-loss": loss,
+    }
+
+
+def highest(peaks: Iterable[Peak], batch: int, seq: int, shares: Shares) -> Peak:
+    """The highest peak for this shape, when a rank keeps its share of the gradients only."""
+
+    def height(peak: Peak) -> int:
+        gradients = size(peak.gradients, batch, seq)
+        return size(peak.live, batch, seq) - gradients + gradients // shares.gradients
+
+    return max(peaks, key=height)
+
+
+def peak_of(w: Workload, rank: Rank, phase: str) -> tuple[Peak, int]:
+    """The moment of a pass that its figures are of, and what is there beside one micro-batch's tensors."""
+    recipe = recipe_of(w)._replace(fused_loss=w.loss == "chunked")
+    passes = _passes(w, rank, recipe, w.accumulation > 1)
+    shares = zero_shares(w.zero, w.data_parallel)
+    if phase == "forward":
+        return highest(passes.forward, w.batch, local_seq(w), shares), in_flight(w, rank, passes)
+    return highest(passes.backward, w.batch, local_seq(w), shares), beside_backward(w, rank, recipe, passes)
 
 
 # --- the optimizer's step --------------------------------------------------------------------------------------------
@@ -210,11 +239,11 @@ def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int)
     if w.engine.holds_outputs and rank.has_head and w.loss == "plain":
         parts["logits-and-loss"] = w.batch * local_seq(w) * rank.model.vocab * recipe.stream
     if "optimizer" not in w.offload:
-        parts["step-temporaries"] = _step_temporaries(w, rank, recipe)
+        parts["step-temporaries"] = step_temporaries(w, rank, recipe)
     return parts
 
 
-def _step_temporaries(w: Workload, rank: Rank, recipe: Recipe) -> int:
+def step_temporaries(w: Workload, rank: Rank, recipe: Recipe) -> int:
     shard = trained_elements(w, rank, recipe) // zero_shares(w.zero, w.data_parallel).states
     copies = optimizers.step_copy(w.optimizer)
     if deepspeed_masters(w):

@@ -24,8 +24,8 @@ def test_a_t4_context() -> None:
 
 def test_cublas_workspace() -> None:
     """8.125 MiB for a handle, 32 MiB on Hopper (CublasHandlePool.cpp)."""
-    assert runtime.workspace(workload()) == 8_519_680
-    assert runtime.workspace(workload("h100-80")) == 32 * MIB
+    assert runtime.workspace(workload()).point == 8_519_680
+    assert runtime.workspace(workload("h100-80")).point == 32 * MIB
 
 
 def test_nccl_needs_company() -> None:

@@ -37,7 +37,7 @@ def estimated(case: dict[str, Any]) -> tuple[Estimate, int]:
     else:
         lengths = {"train": case["model"], "seq": case["seq"], "loss": "plain"}
     job = resolve(Job(gpu="h200", engine="transformers", **lengths, **keys))
-    return estimate_workload(job), workspace(job)
+    return estimate_workload(job), workspace(job).point
 
 
 def error(phase: str, case: dict[str, Any]) -> float:
