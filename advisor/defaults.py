@@ -34,6 +34,10 @@ def decide(job: Job) -> Workload:
         raise RequestError(f"prompt: {prompt:,} tokens are more than seq, which is prompt plus output: {seq:,}")
     if model.max_context and seq > model.max_context:
         notes.append(f"{model.name} was made for {model.max_context:,} tokens; {seq:,} are more.")
+    if job.compile:
+        notes.append("What torch.compile fuses away is not estimated yet: the figures are those of eager mode.")
+    if job.host_ram:
+        notes.append("Host memory is not estimated yet: host_ram is taken note of and limits nothing.")
     if task == "infer" and engine.preallocates_kv:
         notes.append(
             f"{engine.name} fills its share of the card with KV cache: nvidia-smi shows that share, whatever the job needs."

@@ -190,7 +190,9 @@ def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
     buckets = training.buckets(w, rank, recipe_of(w)) if w.task == "train" else 0
     if not buckets:
         return Origin(nccl.formula, nccl.source)
-    whose = "DDP's copy of the gradients" if w.zero == 0 else "ZeRO's buckets"
+    whose = (
+        "DDP's copy of the gradients" if w.zero == 0 else "one layer's gradients" if w.sharding == "fsdp" else "ZeRO's buckets"
+    )
     text = f"{buckets:,} B + {nccl.point:,} B: {whose}, and NCCL's buffers"
     return Origin(text, f"torch DistributedDataParallel, DeepSpeed config-json; {nccl.source}")
 

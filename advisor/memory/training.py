@@ -16,7 +16,7 @@ from advisor.memory.passes import Passes, stored_block, training_passes
 from advisor.memory.recipe import deepspeed_masters, recipe_of, resident_width, storing, trains_fully
 from advisor.memory.shadow import Peak
 from advisor.memory.sharding import Rank, Shares, zero_shares
-from advisor.memory.weights import adapter_of, adapter_weights, held_outside, layer_sum, rank_sum
+from advisor.memory.weights import Storing, adapter_of, adapter_weights, held_outside, layer_sum, rank_sum
 from advisor.workload import Workload
 
 Parts = dict[str, int]
@@ -148,12 +148,15 @@ def _gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:
 
 
 def buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
-    """Flat copies of gradients on their way: DDP's buckets are a second copy of all of them (gradient_as_bucket_view is off by
-    default), ZeRO's are of a fixed size."""
+    """Gradients on their way: DDP's buckets are a second copy of all of them (gradient_as_bucket_view is off by default),
+    ZeRO's are of a fixed size, FSDP has one layer's."""
     if w.zero == 0:
         return sum_gradients(w, rank, recipe) if w.data_parallel > 1 else 0
     if w.sharding == "deepspeed" and w.zero < 3:
         return BUCKETS * min(BUCKET, trained_elements(w, rank, recipe)) * recipe.weight
+    if w.sharding == "fsdp" and w.zero > 1 and w.data_parallel > 1 and trains_fully(w):
+        # A layer's gradients are whole until they have been reduced and scattered.
+        return max(layer_sum(x, rank.model.hidden, Storing("none", recipe.weight)).bytes for x, _ in rank.model.kinds)
     return 0
 
 
