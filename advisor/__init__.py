@@ -1,7 +1,7 @@
 """oom-advisor: how much GPU memory a job needs, and what to change until it fits.
 
 >>> from advisor import advise
->>> advise(gpu="a100-80", train="7b").verdict
+>>> advise(gpu="v100-16", train="7b").verdict
 'fits-after-changes'
 """
 

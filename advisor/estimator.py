@@ -18,9 +18,20 @@ def estimate_workload(w: Workload) -> Estimate:
         from advisor.memory import handbook
 
         return handbook.estimate(w)
+    if "layers" in w.offload and w.offload_layers is None:
+        return _with_layers_away(w)
     measured = [(rank, (training if w.task == "train" else inference).phases(w, rank)) for rank in sharding.ranks(w)]
     rank, phases = max(measured, key=lambda pair: max(sum(parts.values()) for parts in pair[1].values()))
     return _around(w, rank, phases)
+
+
+def _with_layers_away(w: Workload) -> Estimate:
+    """As many layers in the host's memory as it takes to fit."""
+    for away in range(len(w.model.layers) + 1):
+        estimate = estimate_workload(w._replace(offload_layers=away))
+        if estimate.fits:
+            break
+    return estimate
 
 
 def _around(w: Workload, rank: Rank, phases: dict[str, Parts]) -> Estimate:

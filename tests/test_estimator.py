@@ -56,6 +56,7 @@ jobs = st.one_of(
             "zero": st.sampled_from((0, 1, 2, 3)),
             "sharding": st.sampled_from(("deepspeed", "fsdp")),
             "engine": st.sampled_from(("trainer", "transformers", "trl", "torchtune", "deepspeed")),
+            "offload": st.sampled_from((None, "optimizer", "activations", "parameters,optimizer")),
         }
     ),
     st.fixed_dictionaries(
@@ -66,6 +67,7 @@ jobs = st.one_of(
             "quantization": st.sampled_from(("none", "int8", "nf4", "gptq-int4", "q4_k_m", "fp8")),
             "kv_precision": st.sampled_from(("bf16", "fp8")),
             "engine": st.sampled_from(("transformers", "vllm", "llama.cpp")),
+            "offload": st.sampled_from((None, "kv", "layers")),
             "gpus": st.sampled_from((1, 2)),
         }
     ),
@@ -126,7 +128,7 @@ IN_WORDS = ("gathered-parameters", "cublas-workspace", "cuda-context")
 
 def worked_out(formula: str) -> float:
     """The arithmetic before the colon of a formula."""
-    shown = re.sub(r"[^0-9.+×÷() ]", "", formula.split(":")[0].replace(",", ""))
+    shown = re.sub(r"[^0-9.+×÷() -]", "", formula.split(":")[0].replace(",", ""))
     return float(eval(shown.replace("×", "*").replace("÷", "/")))
 
 
@@ -136,7 +138,7 @@ def test_the_shown_arithmetic_is_the_arithmetic(keys: dict[str, Any]) -> None:
     """What stands before the colon gives the part's bytes, within a millionth (and a few bytes of division)."""
     for row in estimated(**keys).to_dict()["parts"]:
         arithmetic = row["formula"].split(":")[0]
-        if row["name"] in IN_WORDS or not re.fullmatch(r"[0-9.,+×÷() B]+", arithmetic):
+        if row["name"] in IN_WORDS or not re.fullmatch(r"[0-9.,+×÷() B-]+", arithmetic):
             continue  # in words
         assert worked_out(row["formula"]) == pytest.approx(row["bytes"], rel=1e-6, abs=1024), row
 
@@ -194,6 +196,25 @@ def test_layers_are_divided_over_the_gpus() -> None:
     embedding = 128_256 * 4096 * 2
     layers = part(one, "weights") - 2 * embedding
     assert part(two, "weights") == pytest.approx(layers / 2 + embedding, rel=1e-3)
+
+
+def test_offloading_moves_what_it_names() -> None:
+    """On the host: the optimizer's state whole; of activations all but one layer's; of a cache all but two layers'."""
+    train: dict[str, Any] = {"train": "llama-3.1-8b", "optimizer": "adamw", "engine": "transformers"}
+    assert part(estimated(**train, offload="optimizer"), "optimizer-state") == 0
+    kept, parked = (estimated(**train, seq=4096, offload=away).phases["forward"] for away in (None, "activations"))
+    layer = 200_840 * 4096  # bytes that a Llama-3.1 8B layer keeps for 4,096 tokens
+    assert kept - parked == pytest.approx(31 * layer, rel=0.01)
+    whole, held = (part(estimated(infer="llama-3.1-8b", offload=away), "kv-cache") for away in (None, "kv"))
+    assert held == whole // 16
+
+
+def test_as_many_layers_as_needed_go_to_the_host() -> None:
+    """Llama-3.1 8B does not fit on a T4; with some of its layers on the host it does, and no layer more is moved than needed."""
+    found = estimated(gpu="t4", infer="llama-3.1-8b", offload="layers")
+    assert found.fits
+    layer = 436_224_000  # bytes of one layer
+    assert found.high_bytes + layer > resolve(Job(gpu="t4", infer="llama-3.1-8b")).usable_bytes
 
 
 def test_the_share_of_the_card_that_the_engine_takes_is_the_budget() -> None:

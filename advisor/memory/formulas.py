@@ -57,6 +57,11 @@ def _blocks(elements: int, width: int, held: int, shares: int = 1) -> str:
 
 def _weights(w: Workload, rank: Rank, phase: str) -> Origin:
     held = rank_sum(rank, storing(w))
+    away = inference.on_host(w, rank) if w.task == "infer" else 0
+    if away:
+        return Origin(
+            f"{held.bytes:,} B - {away:,} B: all weights, less the layers that the host holds", "accelerate dispatch_model"
+        )
     shares = zero_shares(w.zero, w.data_parallel).weights
     towers = rank.model.extra_parameters if rank.embeds else 0
     more = f", {towers:,} of them {rank.model.extra_name or 'outside the language model'}" if towers else ""
@@ -83,6 +88,8 @@ def _adapters(w: Workload, rank: Rank, phase: str) -> Origin:
 
 
 def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
+    if "kv" in w.offload:
+        return Origin("two layers' cache: the one at work, and the next", "transformers 5.23 cache_utils.py, OffloadedCache")
     in_one_buffer = w.engine.name in ("llama.cpp", "ollama")
     whole = phase == "prefill" and not w.engine.serving and not in_one_buffer
     tokens = w.prompt if whole else w.seq

@@ -11,7 +11,7 @@ from advisor.memory.operations import per_token
 from advisor.memory.passes import prefill_peaks
 from advisor.memory.recipe import recipe_of, storing
 from advisor.memory.sharding import Rank
-from advisor.memory.weights import largest_matrix, rank_sum
+from advisor.memory.weights import largest_matrix, layer_sum, rank_sum
 from advisor.model import Layer
 from advisor.workload import Workload
 
@@ -25,10 +25,10 @@ SAMPLED_AT_ONCE = 256  # sequences whose logits a serving engine makes together
 
 def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase on this rank, in bytes."""
-    if w.offload:
-        raise RequestError(f"offload: {w.offload[0]} is not estimated for inference yet")
-    weights = rank_sum(rank, storing(w)).bytes
-    there = {"weights": weights}
+    for kind in w.offload:
+        if kind not in ("layers", "kv"):
+            raise RequestError(f"offload: {kind} has nothing to move in inference; layers and kv do")
+    there = {"weights": rank_sum(rank, storing(w)).bytes - on_host(w, rank)}
     if w.quantization != "none" and FORMATS[w.quantization].buffer:
         there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
     if w.engine.name in ("llama.cpp", "ollama"):
@@ -40,10 +40,28 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     return {"load": there, "prefill": {**there, **_prefill(w, rank)}, "decode": {**there, **_decode(w, rank)}}
 
 
+def on_host(w: Workload, rank: Rank) -> int:
+    """Weights of layers that wait in the host's memory; one of them at a time is fetched to be computed."""
+    if "layers" not in w.offload or not w.offload_layers:
+        return 0
+    away = min(w.offload_layers, len(rank.model.layers))
+    sizes = sorted((layer_sum(layer, rank.model.hidden, storing(w)).bytes for layer in rank.model.layers), reverse=True)
+    fetched = 0 if w.engine.name in ("llama.cpp", "ollama") else sizes[0]  # llama.cpp computes them where they are
+    return max(0, sum(sizes[:away]) - fetched)
+
+
+def _held(w: Workload, cache: int, rank: Rank, tokens: int) -> int:
+    """The cache, or of one that is offloaded the layer at work and the next (transformers' OffloadedCache)."""
+    if "kv" not in w.offload:
+        return cache
+    return min(cache, 2 * max(layer_bytes(x, w.batch, tokens, w.kv_precision) for x, _ in rank.model.kinds))
+
+
 def _prefill(w: Workload, rank: Rank) -> Parts:
     """transformers' generate: the whole prompt in one pass, the logits of its last token only."""
     recipe = recipe_of(w)
     cache = cache_bytes(rank.model, w.batch, w.prompt, w.kv_precision, whole=True)
+    cache = _held(w, cache, rank, w.prompt)
     working = size(working_extent(recipe, rank, w.batch, w.prompt), w.batch, w.prompt)
     return {"kv-cache": cache, "activations": working, "logits-and-loss": _last_logits(w, rank)}
 
@@ -58,6 +76,7 @@ def working_extent(recipe: Recipe, rank: Rank, batch: int, seq: int) -> Extent:
 def _decode(w: Workload, rank: Rank) -> Parts:
     """The last step: a cache of all tokens, and one layer's keys twice, old and appended to (DynamicCache concatenates)."""
     cache = cache_bytes(rank.model, w.batch, w.seq, w.kv_precision)
+    cache = _held(w, cache, rank, w.seq)
     copied = largest_layer(rank.model, w.batch, w.seq, w.kv_precision) // 2
     unpacked = 0
     if w.quantization != "none" and FORMATS[w.quantization].unpacks:

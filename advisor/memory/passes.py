@@ -183,10 +183,18 @@ def rotary_tables(recipe: Recipe, model: Model) -> Extent:
 
 
 @lru_cache(maxsize=1024)
-def training_passes(recipe: Recipe, rank: Rank, *, checkpointed: bool, holds_logits: bool, adding: bool) -> Passes:
-    """The forward and backward pass of one micro-batch, after the first step (optimizer state is counted elsewhere)."""
+def training_passes(
+    recipe: Recipe, rank: Rank, *, checkpointed: bool, holds_logits: bool, adding: bool, parked: bool = False
+) -> Passes:
+    """The forward and backward pass of one micro-batch, after the first step (optimizer state is counted elsewhere).
+
+    ``parked``: what layers keep waits in the host's memory, save for one layer's on its way.
+    """
     blocks = _blocks(recipe, rank.model, checkpointed, adding)
     shared = rotary_tables(recipe, rank.model)
+    if parked:
+        shared = add(shared, max((block.kept for block in blocks), key=lambda kept: kept[1:3]))
+        blocks = [block._replace(kept=NOTHING, kept_forward=NOTHING) for block in blocks]
     end = Block(NOTHING, NOTHING, (), (), NOTHING)
     if rank.has_head and recipe.fused_loss:
         end = chunked_loss_block(recipe, rank.model, adding)

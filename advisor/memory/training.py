@@ -31,8 +31,10 @@ SUB_GROUP = 10**9
 def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase of a step on this rank, in bytes."""
     for kind in w.offload:
-        if kind not in ("optimizer", "parameters"):
-            raise RequestError(f"offload: {kind} is not estimated for training yet; optimizer and parameters are")
+        if kind not in ("optimizer", "parameters", "activations"):
+            raise RequestError(
+                f"offload: {kind} are moved to the host for inference only; for training: optimizer, parameters, activations"
+            )
     recipe = recipe_of(w)._replace(fused_loss=w.loss == "chunked")
     shares = zero_shares(w.zero, w.data_parallel)
     there = _throughout(w, rank, recipe, shares)
@@ -167,7 +169,12 @@ def _passes(w: Workload, rank: Rank, recipe: Recipe, adding: bool) -> Passes:
     if w.checkpointing == "selective":
         recipe = recipe._replace(kernel=_fused_kernel(recipe))
     return training_passes(
-        recipe, rank, checkpointed=w.checkpointing == "full", holds_logits=w.engine.holds_outputs, adding=adding
+        recipe,
+        rank,
+        checkpointed=w.checkpointing == "full",
+        holds_logits=w.engine.holds_outputs,
+        adding=adding,
+        parked="activations" in w.offload,
     )
 
 
