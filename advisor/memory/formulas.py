@@ -37,8 +37,9 @@ def terms(extent: Extent, batch: int, seq: int) -> str:
         f"{tokens:,} × {seq:,} × {extent[2]:,} B",
         f"{seq:,} × {extent[3]:,} B",
         f"{seq:,} × {seq:,} × {extent[4]:,} B",
+        f"{batch:,} × {extent[5]:,} B",
     )
-    order = (1, 2, 0, 3, 4)
+    order = (1, 2, 0, 3, 4, 5)
     return " + ".join(products[i] for i in order if extent[i]) or "0 B"
 
 
@@ -145,6 +146,8 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
         return Origin(text, SHADOW)
     if w.engine.name in ("llama.cpp", "ollama"):
         return Origin(inference.compute_buffer_text(w, rank), "llama.cpp: the graph's buffer for one micro-batch (-ub 512)")
+    if phase == "prefill" and inference.makes_all_logits(w):
+        return Origin("one layer at work, or the hidden states beside the logits", "transformers before 4.45")
     if phase == "decode":
         return Origin("one layer's keys, old and appended to", "transformers 5.23 cache_utils.py: torch.cat makes a new tensor")
     batch, seq = (1, inference.chunk_tokens(w)) if w.engine.serving else (w.batch, w.prompt)

@@ -180,7 +180,7 @@ def repeated(x: Tensor, groups: int, heads: int) -> Tensor:
 
 
 def scores_of(heads: int) -> Extent:
-    return (0, 0, heads, 0, 0)
+    return (0, 0, heads, 0, 0, 0)
 
 
 def eager(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -328,7 +328,7 @@ def grouped(net: Net, name: str, e: Experts, x: Tensor, into: int, out: int) -> 
     if recipe.rank and name in recipe.targets:
         rank = expert_rank(name, recipe.rank) * e.total
         adapter = Parameter(rank * (into + out), recipe.adapter, True)
-        source = Tensor(net.tape, net.tape.outside, (weight.elements, 0, 0, 0, 0), weight.width, False, None)
+        source = Tensor(net.tape, net.tape.outside, (weight.elements, 0, 0, 0, 0, 0), weight.width, False, None)
         merged = op([source], source.elements, weight.width, weight=adapter)
         return op([x, merged], width, x.width, [x, merged])
     return op([x], width, max(x.width, weight.width), [x] if weight.trainable else [], weight=weight)
@@ -394,4 +394,4 @@ def head_forward(net: Net, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
         del bent
     wide = ops.to(logits, FP32)
     log_probabilities = op([wide], wide.elements, FP32, saves_output=True)
-    return op([log_probabilities], (1, 0, 0, 0, 0), FP32, [log_probabilities]), logits
+    return op([log_probabilities], (1, 0, 0, 0, 0, 0), FP32, [log_probabilities]), logits

@@ -13,7 +13,7 @@ from advisor.memory.shadow import FP32, HALF, Parameter, Tensor, op
 
 
 def per_token(w: int) -> Extent:
-    return (0, w, 0, 0, 0)
+    return (0, w, 0, 0, 0, 0)
 
 
 def width_of(x: Tensor) -> int:
@@ -57,7 +57,7 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
 def multiply_rows(x: Tensor, factor: Tensor) -> Tensor:
     """x × a column of one number per row. The column's gradient is summed from a product as large as x."""
     saves = [t for t, other in ((x, factor), (factor, x)) if other.needs_grad]
-    scratch = times(x.elements, x.width) if factor.needs_grad else (0, 0, 0, 0, 0)
+    scratch = times(x.elements, x.width) if factor.needs_grad else (0, 0, 0, 0, 0, 0)
     return op([x, factor], x.elements, max(x.width, factor.width), saves, scratch=scratch)
 
 
@@ -65,7 +65,7 @@ def multiply_weight(x: Tensor, weight: Parameter) -> Tensor:
     """x × a vector of weights."""
     width = max(x.width, weight.width)
     saves = [x] if weight.trainable else []
-    scratch = times(x.elements, width) if weight.trainable else (0, 0, 0, 0, 0)
+    scratch = times(x.elements, width) if weight.trainable else (0, 0, 0, 0, 0, 0)
     return op([x], x.elements, width, saves, scratch=scratch, weight=weight)
 
 
@@ -177,7 +177,7 @@ def cast_weight(x: Tensor, weight: Parameter) -> Tensor:
     tape = x.tape
     cached = tape.casts.get(id(weight))
     if cached is None:
-        source = Tensor(tape, tape.outside, (weight.elements, 0, 0, 0, 0), weight.width, False, None)
+        source = Tensor(tape, tape.outside, (weight.elements, 0, 0, 0, 0, 0), weight.width, False, None)
         cached = op([source], source.elements, HALF, weight=weight)
         tape.casts[id(weight)] = cached
     return cached
@@ -197,9 +197,9 @@ def linear(x: Tensor, weight: Parameter, out: int, bias: Parameter | None = None
 
 def dequantized_linear(x: Tensor, weight: Parameter, out: int, compute: int) -> Tensor:
     """A frozen quantized weight: unpacked to the computing type for each product, in both directions."""
-    unpacked: Extent = (weight.elements * compute, 0, 0, 0, 0)
+    unpacked: Extent = (weight.elements * compute, 0, 0, 0, 0, 0)
     narrow = to(x, compute)
-    copy = x.tape.tensor((weight.elements, 0, 0, 0, 0), compute)
+    copy = x.tape.tensor((weight.elements, 0, 0, 0, 0, 0), compute)
     result = op([narrow], per_token(out), compute, scratch=unpacked)
     del copy, narrow
     return to(result, x.width)

@@ -139,7 +139,7 @@ def chunked_loss_block(recipe: Recipe, model: Model, adding: bool) -> Block:
     x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
     hidden = net.norm(model.norm, x) if model.final_norm else x
     del x
-    head: Extent = (model.hidden * model.vocab * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0)
+    head: Extent = (model.hidden * model.vocab * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0, 0)
     made = [Storage(tape, hidden.storage.extent), Storage(tape, head)]
     chunks = -(-model.vocab // model.hidden)
     Storage(tape, per_token(-(-10 * model.vocab // chunks)))
@@ -168,7 +168,7 @@ def embedding_peak(recipe: Recipe, model: Model) -> Peak:
     """
     table = model.vocab * (model.embedding_width or model.hidden)
     tables = 2 * table if model.tied else table
-    gradient: Extent = ((tables + model.positions * model.hidden) * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0)
+    gradient: Extent = ((tables + model.positions * model.hidden) * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0, 0)
     return Peak(add(gradient, times(per_token(model.hidden), recipe.stream)), gradient)
 
 
@@ -179,7 +179,7 @@ def rotary_tables(recipe: Recipe, model: Model) -> Extent:
     masks = 0
     if recipe.kernel == "eager":  # one additive causal mask for each kind of window
         masks = recipe.compute * len({getattr(layer.mixer, "window", None) for layer, _ in model.kinds})
-    return (0, 0, 0, tables, masks)
+    return (0, 0, 0, tables, masks, 0)
 
 
 @lru_cache(maxsize=1024)
@@ -213,7 +213,7 @@ def training_passes(
     kept = total([shared, *(block.kept for block in blocks)])
     gradients = end.gradients
     if adding and rank.model.tied and recipe.trainable:  # the head's gradient waits for the embedding's
-        gradients = (rank.model.vocab * rank.model.hidden * recipe.weight, 0, 0, 0, 0)
+        gradients = (rank.model.vocab * rank.model.hidden * recipe.weight, 0, 0, 0, 0, 0)
     backward = _above(kept, end.backward)
     level = kept
     for depth, block in reversed(list(enumerate(blocks))):

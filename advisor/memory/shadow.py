@@ -211,7 +211,7 @@ def _run(tape: Tape, node: Node) -> None:
 
 def _accumulate(tape: Tape, weight: Parameter) -> None:
     """A parameter's gradient: kept, or added to the one of an earlier micro-batch and let go."""
-    extent: Extent = (weight.elements * weight.width, 0, 0, 0, 0)
+    extent: Extent = (weight.elements * weight.width, 0, 0, 0, 0, 0)
     gradient = Storage(tape, extent)
     if not tape.accumulating:
         tape.gradients = add(tape.gradients, extent)

@@ -33,7 +33,7 @@ def test_a_product_keeps_its_input_for_the_weight() -> None:
         x = tape.tensor(per_token(10), 2, needs_grad=True)
         y = ops.linear(x, Parameter(50, 2, trainable), 5)
         del x
-        assert tape.live == (0, kept[1] + 10, 0, 0, 0)
+        assert tape.live == (0, kept[1] + 10, 0, 0, 0, 0)
         del y
 
 
@@ -46,8 +46,8 @@ def test_a_backward_pass_leaves_gradients_and_nothing_else() -> None:
     del x, y
     tape.arriving = Storage(tape, per_token(10))
     run_backward(tape, node)
-    assert tape.live == (100, 20, 0, 0, 0)
-    assert tape.gradients == (100, 0, 0, 0, 0)
+    assert tape.live == (100, 20, 0, 0, 0, 0)
+    assert tape.gradients == (100, 0, 0, 0, 0, 0)
 
 
 def test_views_take_nothing() -> None:
@@ -63,5 +63,5 @@ def test_views_take_nothing() -> None:
 
 def test_an_envelope_keeps_what_can_be_highest() -> None:
     """A peak that another one covers for every shape is dropped; two that cross are both kept."""
-    low, high, other = Peak((1, 5, 0, 0, 0)), Peak((1, 6, 0, 0, 0)), Peak((9, 0, 0, 0, 0))
+    low, high, other = Peak((1, 5, 0, 0, 0, 0)), Peak((1, 6, 0, 0, 0, 0)), Peak((9, 0, 0, 0, 0, 0))
     assert set(envelope([low, high, other])) == {high, other}
