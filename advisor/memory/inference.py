@@ -9,7 +9,7 @@ from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes, tok
 from advisor.memory.layers import Recipe
 from advisor.memory.operations import per_token
 from advisor.memory.passes import prefill_peaks
-from advisor.memory.recipe import recipe_of, storing
+from advisor.memory.recipe import recipe_of, storing, version_at_least
 from advisor.memory.sharding import Rank
 from advisor.memory.weights import largest_matrix, layer_sum, rank_sum
 from advisor.model import Layer
@@ -63,7 +63,17 @@ def _prefill(w: Workload, rank: Rank) -> Parts:
     cache = cache_bytes(rank.model, w.batch, w.prompt, w.kv_precision, whole=True)
     cache = _held(w, cache, rank, w.prompt)
     working = size(working_extent(recipe, rank, w.batch, w.prompt), w.batch, w.prompt)
+    if makes_all_logits(w) and rank.has_head:
+        logits = w.batch * w.prompt * rank.model.vocab * (BYTES[_computed(w)] + 4)
+        if logits > working:  # they come when the layers are done, beside the hidden states
+            states = w.batch * w.prompt * rank.model.hidden * recipe.stream
+            return {"kv-cache": cache, "activations": states, "logits-and-loss": logits}
     return {"kv-cache": cache, "activations": working, "logits-and-loss": _last_logits(w, rank)}
+
+
+def makes_all_logits(w: Workload) -> bool:
+    """transformers before 4.45 made the whole prompt's logits, and a copy of them in fp32 (num_logits_to_keep came then)."""
+    return w.engine.name == "transformers" and not version_at_least(w.engine_version, 4, 45)
 
 
 def working_extent(recipe: Recipe, rank: Rank, batch: int, seq: int) -> Extent:
@@ -78,6 +88,8 @@ def _decode(w: Workload, rank: Rank) -> Parts:
     cache = cache_bytes(rank.model, w.batch, w.seq, w.kv_precision)
     cache = _held(w, cache, rank, w.seq)
     copied = largest_layer(rank.model, w.batch, w.seq, w.kv_precision) // 2
+    if makes_all_logits(w):
+        copied = cache  # and kept the cache of the step before, tuple by tuple, until the step was done
     unpacked = 0
     if w.quantization != "none" and FORMATS[w.quantization].unpacks:
         unpacked = largest_matrix(rank.model) * BYTES["fp16"]
