@@ -71,6 +71,53 @@ class LatentAttention(NamedTuple):
     window: int | None = None
 
 
+class DeltaRule(NamedTuple):
+    """Gated delta rule (arXiv 2412.06464): a short convolution, then one state matrix of key × value for each value head."""
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    kernel: int
+    joined: bool  # Qwen3-Next: one projection for queries, keys, values and gate, another for the two scalars of a head
+
+    @property
+    def key_width(self) -> int:
+        return self.key_heads * self.key_dim
+
+    @property
+    def value_width(self) -> int:
+        return self.value_heads * self.value_dim
+
+    @property
+    def mixed_width(self) -> int:
+        """Channels of the convolution."""
+        return 2 * self.key_width + self.value_width
+
+
+class StateSpace(NamedTuple):
+    """Mamba 2 (arXiv 2405.21060): a short convolution, then a state of head_dim × state for each head, in chunks."""
+
+    heads: int
+    head_dim: int
+    groups: int
+    state: int
+    kernel: int
+    chunk: int
+    bias: bool = False  # of the projections
+    conv_bias: bool = True
+    norm: bool = True  # a gated norm before the last projection
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def mixed_width(self) -> int:
+        """Channels of the convolution."""
+        return self.width + 2 * self.groups * self.state
+
+
 class Mlp(NamedTuple):
     """A dense feed-forward part; ``gated`` has three matrices (gate, up, down), else two."""
 
@@ -96,7 +143,9 @@ class Experts(NamedTuple):
     beside: int = 0  # Arctic: width of a dense MLP that runs beside the experts
 
 
-Mixer = Attention | LatentAttention
+Recurrent = DeltaRule | StateSpace
+RECURRENT = (DeltaRule, StateSpace)
+Mixer = Attention | LatentAttention | Recurrent
 FeedForward = Mlp | Experts
 
 

@@ -14,6 +14,7 @@ from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import kept_tokens, token_elements
 from advisor.memory.recipe import deepspeed_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
+from advisor.memory.state_space import recurrent_bytes
 from advisor.memory.weights import adapter_targets, largest_matrix, rank_sum
 from advisor.results import Origin
 from advisor.workload import Workload
@@ -101,6 +102,12 @@ def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
     if windows and not whole:
         text += f", fewer in layers that slide over {min(windows):,}"
     return Origin(text, "transformers 5.23 cache_utils.py")
+
+
+def _recurrent(w: Workload, rank: Rank, phase: str) -> Origin:
+    each = recurrent_bytes(rank.model, recipe_of(w).compute)
+    text = f"{w.batch:,} × {each:,} B: sequences × the states of their recurrent layers, whatever their length"
+    return Origin(text, "transformers 5.23 cache_utils.py, LinearAttentionLayer")
 
 
 def _gradients(w: Workload, rank: Rank, phase: str) -> Origin:
@@ -215,6 +222,7 @@ _ORIGINS: dict[str, Callable[[Workload, Rank, str], Origin]] = {
     "weights": _weights,
     "adapter-weights": _adapters,
     "kv-cache": _kv,
+    "recurrent-state": _recurrent,
     "gradients": _gradients,
     "optimizer-state": _states,
     "master-weights": _masters,

@@ -7,10 +7,11 @@ from advisor.memory.extent import Extent, less, size
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes, token_elements
 from advisor.memory.layers import Recipe
-from advisor.memory.operations import per_token
+from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.passes import prefill_peaks
 from advisor.memory.recipe import recipe_of, storing, version_at_least
 from advisor.memory.sharding import Rank
+from advisor.memory.state_space import recurrent_bytes, recurrent_step
 from advisor.memory.weights import largest_matrix, layer_sum, rank_sum
 from advisor.model import Layer
 from advisor.workload import Workload
@@ -31,13 +32,15 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     there = {"weights": rank_sum(rank, storing(w)).bytes - on_host(w, rank)}
     if w.quantization != "none" and FORMATS[w.quantization].buffer:
         there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
+    remembered = {"recurrent-state": w.batch * recurrent_bytes(rank.model, BYTES[_computed(w)])}
     if w.engine.name in ("llama.cpp", "ollama"):
-        served = {**there, **_llama_cpp(w, rank)}
+        served = {**there, **remembered, **_llama_cpp(w, rank)}
         return {"load": there, "prefill": served, "decode": served}
     if w.engine.serving:
-        served = {**there, **_serving(w, rank)}
+        served = {**there, **remembered, **_serving(w, rank)}
         return {"load": there, "prefill": served, "decode": {**served, "activations": 0}}
-    return {"load": there, "prefill": {**there, **_prefill(w, rank)}, "decode": {**there, **_decode(w, rank)}}
+    held = {**there, **remembered}
+    return {"load": there, "prefill": {**held, **_prefill(w, rank)}, "decode": {**held, **_decode(w, rank)}}
 
 
 def on_host(w: Workload, rank: Rank) -> int:
@@ -80,7 +83,7 @@ def working_extent(recipe: Recipe, rank: Rank, batch: int, seq: int) -> Extent:
     """What the highest moment of a prefill has beside the cache."""
     peak = max(prefill_peaks(recipe, rank), key=lambda peak: size(peak.live, batch, seq))
     cached = recipe.compute * sum(many * token_elements(layer) for layer, many in rank.model.kinds)
-    return less(peak.live, per_token(cached))
+    return less(less(peak.live, per_token(cached)), per_sequence(recurrent_bytes(rank.model, recipe.compute)))
 
 
 def _decode(w: Workload, rank: Rank) -> Parts:
@@ -90,6 +93,7 @@ def _decode(w: Workload, rank: Rank) -> Parts:
     copied = largest_layer(rank.model, w.batch, w.seq, w.kv_precision) // 2
     if makes_all_logits(w):
         copied = cache  # and kept the cache of the step before, tuple by tuple, until the step was done
+    copied = max(copied, w.batch * recurrent_step(rank.model))
     unpacked = 0
     if w.quantization != "none" and FORMATS[w.quantization].unpacks:
         unpacked = largest_matrix(rank.model) * BYTES["fp16"]

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advisor.memory import operations as ops
+from advisor.memory import state_space
 from advisor.memory.extent import Extent
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Parameter, Tape, Tensor, op
 from advisor.memory.weights import expert_rank
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.model import RECURRENT, Attention, Experts, LatentAttention, Layer, Mlp, Model
 
 INDEX = 8  # bytes of an int64
 
@@ -94,6 +95,11 @@ class Net:
             return ops.gemma_norm(x, weight, rows)
         return ops.rms_norm(x, weight, rows, fp32_weight=kind == "rms-fp32")
 
+    def remembered(self, elements: Extent, width: int) -> None:
+        """A recurrent state: a tensor of its own in the cache."""
+        if self.recipe.caches:
+            self.cache.append(self.tape.tensor(elements, width))
+
     def cached(self, x: Tensor) -> Tensor:
         """Appended to the cache: a new tensor that stays."""
         if not self.recipe.caches:
@@ -121,6 +127,7 @@ def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tens
         gate = None
         if a.output_gate:
             q, gate = ops.split(q, [a.query_width, a.query_width])
+            gate = op([gate], gate.elements, gate.width, passes=True)  # every other piece of the projection, put side by side
         k = net.linear("k_proj", x, a.kv_width, bias=a.bias)
         v = net.linear("v_proj", x, a.kv_width, bias=a.bias)
     if a.qk_norm:
@@ -133,7 +140,7 @@ def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tens
     k, v = net.cached(k), net.cached(v)
     out = attend(net, a, q, k, v)
     if not a.fused and a.output_gate and gate is not None:
-        out = ops.multiply(out, ops.activation(gate, "silu"))
+        out = ops.multiply(out, ops.sigmoid(gate))
     return net.linear("o_proj", out, hidden, bias=a.out_bias)
 
 
@@ -342,6 +349,8 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
     net.own_names = dict(layer.names)
 
     def mix(inner: Tensor) -> Tensor:
+        if isinstance(layer.mixer, RECURRENT):
+            return state_space.forward(net, layer.mixer, inner, hidden)
         if isinstance(layer.mixer, LatentAttention):
             return latent_attention(net, layer.mixer, inner, hidden)
         assert isinstance(layer.mixer, Attention)
@@ -359,7 +368,7 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
     if layer.arrangement in ("parallel", "parallel2"):
         return _parallel(layer, x, mix, feed, norm)
     residual = x
-    for branch in (mix, feed):
+    for branch in (*([mix] if layer.mixer else []), *([feed] if layer.feed_forward else [])):
         inner = residual
         if layer.arrangement != "post":
             inner = norm(inner)

@@ -16,6 +16,10 @@ def per_token(w: int) -> Extent:
     return (0, w, 0, 0, 0, 0)
 
 
+def per_sequence(w: int) -> Extent:
+    return (0, 0, 0, 0, 0, w)
+
+
 def width_of(x: Tensor) -> int:
     """Elements per token."""
     return x.elements[1]
@@ -67,6 +71,10 @@ def multiply_weight(x: Tensor, weight: Parameter) -> Tensor:
     saves = [x] if weight.trainable else []
     scratch = times(x.elements, width) if weight.trainable else (0, 0, 0, 0, 0, 0)
     return op([x], x.elements, width, saves, scratch=scratch, weight=weight)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return op([x], x.elements, x.width, saves_output=True)
 
 
 def activation(x: Tensor, kind: str) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model, Norm
+from advisor.model import Attention, DeltaRule, Experts, LatentAttention, Layer, Mlp, Model, Norm, StateSpace
 
 Kind = Literal["linear", "expert", "norm", "bias", "router", "embedding", "head", "other"]
 
@@ -104,6 +104,10 @@ def _mixer(layer: Layer, hidden: int) -> Iterator[Weight]:
         yield from _attention(mixer, layer.norm, hidden)
     elif isinstance(mixer, LatentAttention):
         yield from _latent(mixer, layer.norm, hidden)
+    elif isinstance(mixer, DeltaRule):
+        yield from _delta_rule(mixer, hidden)
+    elif isinstance(mixer, StateSpace):
+        yield from _state_space(mixer, hidden)
 
 
 def _attention(mixer: Attention, norm: Norm, hidden: int) -> Iterator[Weight]:
@@ -141,6 +145,34 @@ def _latent(mixer: LatentAttention, norm: Norm, hidden: int) -> Iterator[Weight]
     yield from _norm("kv_a_layernorm", mixer.kv_rank, norm)
     yield Weight("kv_b_proj", mixer.heads * (mixer.nope_dim + mixer.value_dim), mixer.kv_rank, "linear")
     yield Weight("o_proj", hidden, mixer.heads * mixer.value_dim, "linear")
+
+
+def _delta_rule(mixer: DeltaRule, hidden: int) -> Iterator[Weight]:
+    if mixer.joined:
+        yield Weight("in_proj_qkvz", mixer.mixed_width + mixer.value_width, hidden, "linear")
+        yield Weight("in_proj_ba", 2 * mixer.value_heads, hidden, "linear")
+    else:
+        yield Weight("in_proj_qkv", mixer.mixed_width, hidden, "linear")
+        yield Weight("in_proj_z", mixer.value_width, hidden, "linear")
+        yield Weight("in_proj_b", mixer.value_heads, hidden, "linear")
+        yield Weight("in_proj_a", mixer.value_heads, hidden, "linear")
+    yield Weight("conv1d", mixer.mixed_width, mixer.kernel, "other")
+    yield Weight("dt_bias", mixer.value_heads, 1, "other")
+    yield Weight("A_log", mixer.value_heads, 1, "other")
+    yield Weight("mixer.norm", mixer.value_dim, 1, "norm")
+    yield Weight("out_proj", hidden, mixer.value_width, "linear")
+
+
+def _state_space(mixer: StateSpace, hidden: int) -> Iterator[Weight]:
+    yield from _linear("in_proj", mixer.width + mixer.mixed_width + mixer.heads, hidden, mixer.bias)
+    yield Weight("conv1d", mixer.mixed_width, mixer.kernel, "other")
+    if mixer.conv_bias:
+        yield Weight("conv1d.bias", mixer.mixed_width, 1, "bias")
+    for name in ("dt_bias", "A_log", "D"):
+        yield Weight(name, mixer.heads, 1, "other")
+    if mixer.norm:
+        yield Weight("mixer.norm", mixer.width, 1, "norm")
+    yield from _linear("out_proj", hidden, mixer.width, mixer.bias)
 
 
 def _feed_forward(layer: Layer, hidden: int) -> Iterator[Weight]:

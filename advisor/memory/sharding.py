@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.errors import RequestError
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.model import RECURRENT, Attention, DeltaRule, Experts, LatentAttention, Layer, Mlp, Model, Recurrent
 from advisor.workload import Workload
 
 
@@ -73,6 +73,8 @@ def _narrowed_layer(layer: Layer, tp: int, ep: int, name: str) -> Layer:
         mixer = mixer._replace(heads=mixer.heads // tp)
         if isinstance(mixer, Attention):
             mixer = mixer._replace(kv_heads=max(1, mixer.kv_heads // tp))  # replicated when there are fewer than ranks
+    elif isinstance(mixer, RECURRENT):
+        mixer = narrowed_mixer(mixer, tp, name)
     if isinstance(part, Mlp):
         part = part._replace(width=math.ceil(part.width / tp))
     elif isinstance(part, Experts):
@@ -82,6 +84,16 @@ def _narrowed_layer(layer: Layer, tp: int, ep: int, name: str) -> Layer:
             shared_width=math.ceil(part.shared_width / tp),
         )
     return layer._replace(mixer=mixer, feed_forward=part)
+
+
+def narrowed_mixer(mixer: Recurrent, tp: int, name: str) -> Recurrent:
+    """A recurrent mixer with its heads divided, as serving engines shard it; its groups are replicated where they are fewer."""
+    heads = mixer.value_heads if isinstance(mixer, DeltaRule) else mixer.heads
+    if heads % tp:
+        raise RequestError(f"tp: {tp} does not divide the {heads} heads of {name}'s recurrent layers")
+    if isinstance(mixer, DeltaRule):
+        return mixer._replace(value_heads=heads // tp, key_heads=max(1, mixer.key_heads // tp))
+    return mixer._replace(heads=heads // tp, groups=max(1, mixer.groups // tp))
 
 
 class Shares(NamedTuple):

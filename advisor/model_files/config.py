@@ -47,10 +47,11 @@ _ACTIVATIONS: dict[str, Any] = {
 def families() -> dict[str, Family]:
     """Every family that is understood, by its ``model_type``."""
     from advisor.model_files.families_gpt import GPT
+    from advisor.model_files.families_hybrid import HYBRID
     from advisor.model_files.families_mixtures import MIXTURES
     from advisor.model_files.families_remote import REMOTE
 
-    return DENSE | GPT | MIXTURES | REMOTE
+    return DENSE | GPT | MIXTURES | REMOTE | HYBRID
 
 
 def model_from_config(config: Mapping[str, Any], name: str) -> Model:
@@ -111,12 +112,14 @@ def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> 
         raise keys.fail("num_hidden_layers", f"must be at most {_MOST_LAYERS}, not {layers}")
     hidden, narrow = keys.count("hidden_size"), keys.optional("word_embed_proj_dim")
     dtype, notes = _dtype(config)
+    if family.note:
+        notes += (family.note,)
     model = Model(
         name=name,
         model_type=keys.model_type,
         hidden=hidden,
         vocab=keys.count("vocab_size"),
-        layers=_layers(keys, family, layers),
+        layers=(family.layers or _layers)(keys, family, layers),
         tied=keys.says("tie_word_embeddings"),
         norm=family.norm,
         final_norm=keys.get("final_norm") is not False,
@@ -138,9 +141,9 @@ def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> 
 
 
 def _layers(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
-    windows, sparse = _windows(keys, family, layers), _sparse(keys, family, layers)
-    mixers = {window: _mixer(keys, family, window) for window in dict.fromkeys(windows)}
-    parts = {here: _experts(keys, family) if here else _mlp(keys, family) for here in dict.fromkeys(sparse)}
+    windows, sparse = _windows(keys, family, layers), sparse_layers(keys, family, layers)
+    mixers = {window: attention_of(keys, family, window) for window in dict.fromkeys(windows)}
+    parts = {here: experts_of(keys, family) if here else mlp_of(keys, family) for here in dict.fromkeys(sparse)}
     arrangement = keys.get("arrangement") or family.arrangement
     return tuple(
         Layer(mixers[window], parts[here], arrangement, family.norm, family.names)
@@ -148,7 +151,7 @@ def _layers(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
     )
 
 
-def _mixer(keys: Keys, family: Family, window: int | None) -> Mixer:
+def attention_of(keys: Keys, family: Family, window: int | None) -> Mixer:
     heads, hidden = keys.count("num_attention_heads"), keys.count("hidden_size")
     if family.latent:
         return LatentAttention(
@@ -185,10 +188,11 @@ def _mixer(keys: Keys, family: Family, window: int | None) -> Mixer:
         partial_rotary=family.partial_rotary,
         dropout=keys.share("attention_dropout"),
         softmax_fp32=family.softmax_fp32,
+        output_gate=family.output_gate,
     )
 
 
-def _mlp(keys: Keys, family: Family) -> Mlp:
+def mlp_of(keys: Keys, family: Family) -> Mlp:
     activation = keys.get("hidden_act")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise keys.fail("hidden_act", f"= {shown(activation)} is not known")
@@ -204,7 +208,7 @@ def _mlp(keys: Keys, family: Family) -> Mlp:
     )
 
 
-def _experts(keys: Keys, family: Family) -> FeedForward:
+def experts_of(keys: Keys, family: Family) -> FeedForward:
     count, width = keys.count("num_experts"), keys.count(family.expert_width)
     active = keys.count("num_experts_per_tok")
     if active > count:
@@ -252,7 +256,7 @@ _WINDOWED: dict[str, Callable[[Keys, int], bool]] = {
 }
 
 
-def _sparse(keys: Keys, family: Family, layers: int) -> list[bool]:
+def sparse_layers(keys: Keys, family: Family, layers: int) -> list[bool]:
     """Whether each layer's feed-forward part is a mixture of experts."""
     if family.sparse is None:
         return [False] * layers

@@ -7,7 +7,7 @@ are those of transformers 5.23 (``models/*/configuration_*.py``, ``modeling_*.py
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from advisor.model import Arrangement, Norm
+from advisor.model import Arrangement, Layer, Norm
 
 Rule = bool | str  # a fact of the whole family, or the key of the config that says so
 QkNorm = Literal["head", "projection", "per-head"]
@@ -68,6 +68,9 @@ class Family(NamedTuple):
     router_fp32: bool = False
     beside: str | None = None  # key of the width of a dense MLP beside the experts
     names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama
+    output_gate: bool = False
+    layers: Callable[[Any, "Family", int], tuple[Layer, ...]] | None = None  # for layers of several kinds, put together by itself
+    note: str = ""  # said with every estimate
 
 
 def like(family: Family, defaults: Mapping[str, Any], **changes: Any) -> Family:
@@ -79,7 +82,6 @@ def like(family: Family, defaults: Mapping[str, Any], **changes: Any) -> Family:
 NOT_YET: dict[str, str] = {
     **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "state-space layers"),
     **dict.fromkeys(("jamba", "zamba", "zamba2", "falcon_h1", "nemotron_h", "bamba"), "state-space layers"),
-    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), "linear-attention layers"),
     **dict.fromkeys(("kimi_linear", "kimi_k3", "minimax", "olmo_hybrid"), "linear-attention layers"),
     **dict.fromkeys(("lfm2", "lfm2_moe"), "convolution layers"),
     **dict.fromkeys(("recurrent_gemma", "rwkv", "xlstm"), "recurrent layers"),
@@ -111,6 +113,8 @@ WRAPPERS: dict[str, Wrapper] = {
     "llama4": Wrapper("llama4_text", tied=False),
     "llava": Wrapper("llama", tied=False, either=True),
     "mistral3": Wrapper("mistral", tied=True),
+    "qwen3_5": Wrapper("qwen3_5_text", tied=False),
+    "qwen3_5_moe": Wrapper("qwen3_5_moe_text", tied=False),
     "qwen2_vl": Wrapper("qwen2_vl_text", tied=False, either=True),
     "qwen2_5_vl": Wrapper("qwen2_5_vl_text", tied=False, either=True),
     "qwen3_vl": Wrapper("qwen3_vl_text", tied=False, either=True),
