@@ -30,7 +30,7 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
         if kind not in ("layers", "kv"):
             raise RequestError(f"offload: {kind} has nothing to move in inference; layers and kv do")
     there = {"weights": rank_sum(rank, storing(w)).bytes - on_host(w, rank)}
-    if w.quantization != "none" and FORMATS[w.quantization].buffer:
+    if w.quantization != "none" and FORMATS[w.quantization].buffer and not w.engine.serving:
         there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
     remembered = {"recurrent-state": w.batch * recurrent_bytes(rank.model, BYTES[_computed(w)])}
     if w.engine.name in ("llama.cpp", "ollama"):

@@ -6,7 +6,9 @@ from functools import lru_cache
 
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.layers import Recipe
+from advisor.memory.parameters import Kind
 from advisor.memory.weights import Storing, adapter_targets
+from advisor.model import Experts, Model
 from advisor.workload import Workload
 
 
@@ -35,13 +37,56 @@ def resident_width(w: Workload) -> int:
 
 def storing(w: Workload) -> Storing:
     """How the base weights lie on the card."""
-    return Storing(w.quantization, resident_width(w), blocks=not loads_into_one_block(w))
+    return Storing(
+        w.quantization,
+        resident_width(w),
+        blocks=not loads_into_one_block(w),
+        skips=_skipped(w),
+        ggml=runs_ggml(w),
+        head_copy=_copies_head(w),
+    )
+
+
+def runs_ggml(w: Workload) -> bool:
+    return w.engine.name in ("llama.cpp", "ollama")
+
+
+# First version of each that runs on transformers 5; deepspeed's own version does not tell.
+STACKED_EXPERTS = {"trainer": 5, "transformers": 5, "trl": 1, "deepspeed": 0}
+
+
+def keeps_experts(w: Workload) -> bool:
+    """bitsandbytes replaces `nn.Linear` modules (transformers integrations/bitsandbytes.py), and transformers 5 has all experts
+    of a layer in one parameter: they stay as they are, silently (bitsandbytes issue 1849)."""
+    if w.quantization == "none" or not FORMATS[w.quantization].kbit or not _has_experts(w.model):
+        return False
+    since = STACKED_EXPERTS.get(w.engine.name)
+    return since is not None and version_at_least(w.engine_version, since)
+
+
+def _skipped(w: Workload) -> tuple[Kind, ...]:
+    """Kinds of weights that are not quantized here, though the format could."""
+    if keeps_experts(w):
+        return ("expert",)
+    of_experts = w.quantization != "none" and FORMATS[w.quantization].of_experts
+    return ("linear",) if of_experts and _has_experts(w.model) else ()
+
+
+def _has_experts(model: Model) -> bool:
+    return any(isinstance(layer.feed_forward, Experts) for layer, _ in model.kinds)
+
+
+def _copies_head(w: Workload) -> bool:
+    """transformers 4 loads the head that an FP8 checkpoint of a tied model has, and does not tie it (Qwen3-0.6B-FP8 takes a head
+    more than its parameters in Qwen's published figures, transformers 4.51)."""
+    stores = w.quantization != "none" and FORMATS[w.quantization].stores_head
+    return stores and w.engine.name == "transformers" and not version_at_least(w.engine_version, 5)
 
 
 def loads_into_one_block(w: Workload) -> bool:
     """transformers since 4.50 first reserves one block for the whole model and cuts the weights out of it
     (modeling_utils.py, caching_allocator_warmup), when it loads straight to the GPU; llama.cpp has one buffer."""
-    if w.engine.name in ("llama.cpp", "ollama"):
+    if runs_ggml(w):
         return True
     return w.task == "infer" and w.engine.name == "transformers" and version_at_least(w.engine_version, 4, 50)
 

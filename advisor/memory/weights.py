@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from advisor.memory import ggml
 from advisor.memory.allocator import block
 from advisor.memory.formats import BYTES, FORMATS
-from advisor.memory.parameters import Weight, layer_weights, outer_weights
+from advisor.memory.parameters import Kind, Weight, layer_weights, outer_weights
 from advisor.memory.sharding import Rank
-from advisor.model import Experts, Layer, Model, StoredTensor
+from advisor.model import Attention, Experts, Layer, Model, StoredTensor
 
 
 class Sum(NamedTuple):
@@ -19,28 +20,35 @@ class Sum(NamedTuple):
     bytes: int
 
 
-def quantizes(weight: Weight, quantization: str) -> bool:
-    """Whether a tensor is among those that the format touches: the matrices of the layers; in GGUF the embedding and head too."""
-    if quantization == "none" or weight.cols == 1:
-        return False
-    if weight.kind in ("linear", "expert"):
-        return True
-    return FORMATS[quantization].everything and weight.kind in ("embedding", "head")
-
-
 class Storing(NamedTuple):
     """How weights lie on the card: the quantized format, the bytes of what is not quantized, and whether each tensor has an
-    allocator block of its own (else they are cut out of one large block, and nothing is lost to rounding)."""
+    allocator block of its own (else they are cut out of one large block, and nothing is lost to rounding).
+
+    ``skips``: kinds of weights that the engine leaves as they are though the format could take them. ``ggml``: as llama.cpp
+    holds them, with fp32 vectors and the input embedding on the CPU. ``head_copy``: a tied head is there beside the embedding.
+    """
 
     quantization: str
     width: int
     blocks: bool = True
+    skips: tuple[Kind, ...] = ()
+    ggml: bool = False
+    head_copy: bool = False
+
+
+def quantizes(weight: Weight, how: Storing) -> bool:
+    """Whether a tensor is among those that the format touches: the matrices of the layers; in GGUF the embedding and head too."""
+    if how.quantization == "none" or weight.cols == 1 or weight.rows == 1 or weight.kind in how.skips:
+        return False
+    if weight.kind in ("linear", "expert"):
+        return True
+    return FORMATS[how.quantization].everything and weight.kind in ("embedding", "head")
 
 
 def tensor_bytes(weight: Weight, how: Storing) -> int:
     """Bytes of one weight."""
     sizes: tuple[int, ...] = (weight.rows * weight.cols * how.width,)
-    if quantizes(weight, how.quantization):
+    if quantizes(weight, how):
         sizes = FORMATS[how.quantization].tensors(weight.rows, weight.cols)
     return weight.copies * sum(block(size) if how.blocks else size for size in sizes)
 
@@ -55,28 +63,114 @@ def layer_sum(layer: Layer, hidden: int, how: Storing) -> Sum:
 def rank_sum(rank: Rank, how: Storing) -> Sum:
     """All weights of one rank: as its checkpoint's headers have them if it is held as published, else by its shape."""
     model = rank.model
-    if model.stored and how.quantization == model.quantization and how.width == BYTES[model.dtype]:
-        loaded = [x for x in model.stored if _is_loaded(x, model)]
+    if model.stored and _as_published(model, how):
+        loaded = [x for x in model.stored if _is_loaded(x, model, how)]
         return Sum(sum(x.elements for x in loaded), sum(block(x.bytes) if how.blocks else x.bytes for x in loaded))
+    if how.ggml:
+        return ggml_sum(rank, how)
     elements, total = 0, 0
     for layer, many in model.kinds:
         one = layer_sum(layer, model.hidden, how)
         elements, total = elements + many * one.elements, total + many * one.bytes
-    for weight in held_outside(rank):
+    outside = held_outside(rank)
+    if how.head_copy and model.tied and rank.embeds and rank.has_head:
+        outside = (*outside, tied_head(model))
+    for weight in outside:
         elements, total = elements + weight.elements, total + tensor_bytes(weight, how)
     if rank.embeds:
         elements, total = elements + model.extra_parameters, total + model.extra_parameters * how.width
     return Sum(elements, total)
 
 
-def _is_loaded(tensor: StoredTensor, model: Model) -> bool:
-    """transformers leaves out a tied head's second copy, rotary and mask buffers, and layers behind the last (MTP)."""
-    if tensor.name.endswith("lm_head.weight") and model.tied:
+def is_gguf(model: Model) -> bool:
+    """Whether the stored tensors are those of a GGUF file."""
+    return any(x.name == GGUF_EMBEDDING for x in model.stored or ())
+
+
+def _as_published(model: Model, how: Storing) -> bool:
+    """Whether the weights lie on the card as in the file. llama.cpp takes a GGUF as it is, and nothing else."""
+    if how.quantization != model.quantization:
+        return False
+    return is_gguf(model) if how.ggml else how.width == BYTES[model.dtype]
+
+
+GGUF_EMBEDDING, GGUF_HEAD = "token_embd.weight", "output.weight"
+GGUF_INPUTS = (
+    GGUF_EMBEDDING,
+    "token_embd_norm.weight",
+    "token_embd_norm.bias",
+    "position_embd.weight",
+    "per_layer_token_embd.weight",
+)
+
+
+def _is_loaded(tensor: StoredTensor, model: Model, how: Storing) -> bool:
+    """transformers leaves out a tied head's second copy, rotary and mask buffers, and layers behind the last (MTP); llama.cpp
+    keeps the input layer on the CPU, and puts the embedding on the card where it is the head too."""
+    if how.ggml and tensor.name in GGUF_INPUTS and not (tensor.name == GGUF_EMBEDDING and model.tied):
+        return False
+    if tensor.name.endswith("lm_head.weight") and model.tied and not how.head_copy:
         return False
     if tensor.name.endswith((".inv_freq", ".attn.bias", ".masked_bias", ".attention.bias")):
         return False
-    depth = re.search(r"\blayers\.(\d+)\.", tensor.name)
+    depth = re.search(r"\b(?:layers|blk)\.(\d+)\.", tensor.name)
     return depth is None or int(depth[1]) < len(model.layers)
+
+
+@lru_cache(maxsize=1024)
+def ggml_sum(rank: Rank, how: Storing) -> Sum:
+    """The weights as llama.cpp has them on the card: each matrix in the type that its place gives it, vectors in fp32.
+
+    Of a pipeline's stage the layers count from its own first: the shares of each type are about the same.
+    """
+    model = rank.model
+    elements, total = 0, 0
+    seen: dict[tuple[Layer, tuple[str, ...]], Sum] = {}
+    for index, layer in enumerate(model.layers):
+        place = _place(model, layer, index)
+        key = (layer, _types(how.quantization, place))
+        one = seen.get(key)
+        if one is None:
+            weights = layer_weights(layer._replace(names=()), model.hidden)
+            one = seen[key] = Sum(sum(x.elements for x in weights), sum(ggml_bytes(x, how, place) for x in weights))
+        elements, total = elements + one.elements, total + one.bytes
+    place = _place(model, model.layers[-1], 0)
+    for weight in held_outside(rank):
+        if weight.kind == "embedding" and not (model.tied and rank.has_head and weight.name == "embed_tokens"):
+            continue
+        elements, total = elements + weight.elements, total + ggml_bytes(weight, how, place)
+    if rank.embeds:
+        elements, total = elements + model.extra_parameters, total + model.extra_parameters * how.width
+    return Sum(elements, total)
+
+
+def ggml_bytes(weight: Weight, how: Storing, place: ggml.Place) -> int:
+    """Bytes of one weight in a GGUF file; a model's own name of it must be Llama's."""
+    if weight.cols == 1 or weight.kind in ("norm", "bias", "router", "other") or weight.name == "embed_positions":
+        return weight.elements * ggml.VECTOR
+    mixture = ggml.MIXTURES.get(how.quantization)
+    if mixture is None or weight.rows == 1:
+        return tensor_bytes(weight, how)
+    part = ggml.PARTS.get(last_name(weight.name), "")
+    return weight.copies * ggml.size(ggml.type_of(part, mixture, place, weight.kind == "expert"), weight.rows, weight.cols)
+
+
+def _place(model: Model, layer: Layer, index: int) -> ggml.Place:
+    mixer, experts = layer.mixer, layer.feed_forward
+    return ggml.Place(
+        layer=index,
+        layers=len(model.layers),
+        experts=experts.total if isinstance(experts, Experts) else 0,
+        queries=mixer.heads // mixer.kv_heads if isinstance(mixer, Attention) else 1,
+        tied=model.tied,
+        falcon=model.model_type == "falcon",
+    )
+
+
+def _types(quantization: str, place: ggml.Place) -> tuple[str, ...]:
+    """The types in one layer: layers of one kind with the same types are of the same size."""
+    mixture = ggml.MIXTURES.get(quantization)
+    return tuple(ggml.type_of(part, mixture, place) for part in ("value", "output", "down")) if mixture else ()
 
 
 def held_outside(rank: Rank) -> tuple[Weight, ...]:
@@ -90,8 +184,13 @@ def held_outside(rank: Rank) -> tuple[Weight, ...]:
         if (of_head and rank.has_head) or (not of_head and rank.embeds):
             kept.append(weight)
     if rank.has_head and not rank.embeds and model.tied:
-        kept.append(Weight("lm_head", model.vocab, model.embedding_width or model.hidden, "head"))
+        kept.append(tied_head(model))
     return tuple(kept)
+
+
+def tied_head(model: Model) -> Weight:
+    """The embedding once more, as a head."""
+    return Weight("lm_head", model.vocab, model.embedding_width or model.hidden, "head")
 
 
 def largest_matrix(model: Model) -> int:

@@ -93,6 +93,7 @@ def test_another_precision_goes_by_shape(tmp_path: Path) -> None:
         ("fp8", 4096 * 4096 + 32 * 32 * 4),
         ("q8_0", 4096 * 4096 * 34 // 32),
         ("mxfp4", 4096 * 4096 * 17 // 32),
+        ("nvfp4", 4096 * 4096 // 2 + 4096 * 256 + 8),
     ],
 )
 def test_a_matrix_in_each_format(quantization: str, expected: int) -> None:
@@ -139,3 +140,32 @@ def test_blocks_cost_something() -> None:
     tight, rounded = (rank_sum(Rank(model), Storing("none", 2, blocks)).bytes for blocks in (False, True))
     assert tight == 2 * parameter_count(model)
     assert 144 * 2**20 <= rounded - tight < 160 * 2**20
+
+
+def test_mxfp4_is_for_experts() -> None:
+    """gpt-oss-20b as published: experts in MXFP4, all else bf16: the 13,761,264,768 bytes of its safetensors index."""
+    found = estimate_workload(resolve(Job(gpu="h100", infer="gpt-oss-20b", quantization="mxfp4", engine="vllm", seq=1024)))
+    weights = next(part.bytes for part in found.parts if part.name == "weights")
+    assert weights == pytest.approx(13_761_264_768, rel=0.005)
+
+
+def test_bitsandbytes_leaves_stacked_experts_alone() -> None:
+    """transformers 5 has a layer's experts in one parameter, and bitsandbytes replaces linear modules only (its issue 1849)."""
+    settings = {"gpu": "h200", "infer": "qwen3-30b-a3b", "quantization": "nf4", "seq": 1024}
+
+    def weights(**keys: str) -> int:
+        found = estimate_workload(resolve(Job(**settings, **keys)))
+        return next(part.bytes for part in found.parts if part.name == "weights")
+
+    experts = 48 * 128 * 3 * 2048 * 768
+    old = weights(engine="transformers", engine_version="4.57")
+    new = weights(engine="transformers", engine_version="5.23")
+    assert new - old == pytest.approx(experts * 11.5 / 8, rel=0.01)
+    assert weights(engine="vllm") == pytest.approx(old, rel=0.01)
+
+
+def test_an_fp8_checkpoint_of_a_tied_model_has_a_head() -> None:
+    """Qwen3-0.6B in FP8 with transformers 4.51 holds a 16-bit head beside the embedding: Qwen's published figures show it."""
+    model = find_model("qwen3-0.6b")
+    tied, copied = (rank_sum(Rank(model), Storing("fp8", 2, False, head_copy=copy)).bytes for copy in (False, True))
+    assert copied - tied == 2 * model.vocab * model.hidden
