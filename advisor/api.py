@@ -6,29 +6,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from advisor.errors import RequestError
 from advisor.estimator import estimate_workload
 from advisor.job import Job
 from advisor.results import Estimate, Plan
-from advisor.workload import resolve
+from advisor.workload import Workload, resolve
+
+if TYPE_CHECKING:
+    from advisor.calibration import Observation
 
 
-def advise(job: Job | None = None, /, **keys: Any) -> Plan:
+def advise(job: Job | None = None, /, *, observations: Sequence[Observation] = (), **keys: Any) -> Plan:
     """Whether the job fits, and if not, the steps that make it fit.
 
     The job is a ``Job``, its keys, or both: ``advise(job, batch=8)`` is the job with another batch.
-    ``advise --help`` tells what each key means. Raises RequestError for a wrong request.
+    ``advise --help`` tells what each key means. ``observations`` are earlier jobs and what they took.
+    Raises RequestError for a wrong request.
     """
     from advisor.planning.walk import walk  # brings the rules and their engine, which an estimate has no need of
 
-    return walk(resolve(_job(job, keys)), estimate_workload)
+    w = resolve(_job(job, keys))
+    if not w.observed:
+        return walk(w, _estimator(w, observations))
+    from advisor.calibration import resolver
+
+    return walk(w, _estimator(w, observations), resolver(w))
 
 
-def estimate(job: Job | None = None, /, **keys: Any) -> Estimate:
+def estimate(job: Job | None = None, /, *, observations: Sequence[Observation] = (), **keys: Any) -> Estimate:
     """The memory of the job as asked, in bytes on its fullest GPU; takes what ``advise`` takes."""
-    return estimate_workload(resolve(_job(job, keys)))
+    w = resolve(_job(job, keys))
+    return _estimator(w, observations)(w)
+
+
+def _estimator(w: Workload, observations: Sequence[Observation]) -> Callable[[Workload], Estimate]:
+    if not w.observed and not observations:
+        return estimate_workload
+    from advisor.calibration import estimator
+
+    return estimator(w, observations)
 
 
 def _job(job: object, keys: dict[str, Any]) -> Job:

@@ -85,6 +85,8 @@ def decide(job: Job) -> Workload:
         min_batch=job.min_batch or 1,
         policy=job.policy or "documented",
         notes=tuple(notes),
+        observed=job.observed,
+        observed_with=job.observed_with,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from advisor.memory import inference, runtime, sharding, training
+from advisor.memory.correction import NONE, Around, Correction, moves, said
 from advisor.memory.sharding import Rank
 from advisor.results import PARTS, Estimate, Origin, Part
 from advisor.workload import Workload
@@ -12,37 +13,42 @@ from advisor.workload import Workload
 Parts = dict[str, int]
 
 
-def estimate_workload(w: Workload) -> Estimate:
+def estimate_workload(w: Workload, correction: Correction = NONE) -> Estimate:
     """The memory of the workload, by the estimator that it names. Raises RequestError for what cannot be estimated."""
     if w.estimator != "detailed":
         from advisor.memory import handbook
 
         return handbook.estimate(w)
     if "layers" in w.offload and w.offload_layers is None:
-        return _with_layers_away(w)
+        return _with_layers_away(w, correction)
+    return _around(w, *fullest(w), correction)
+
+
+def fullest(w: Workload) -> tuple[Rank, dict[str, Parts]]:
+    """The rank that holds the most, and the parts of each of its phases."""
     measured = [(rank, (training if w.task == "train" else inference).phases(w, rank)) for rank in sharding.ranks(w)]
-    rank, phases = max(measured, key=lambda pair: max(sum(parts.values()) for parts in pair[1].values()))
-    return _around(w, rank, phases)
+    return max(measured, key=lambda pair: max(sum(parts.values()) for parts in pair[1].values()))
 
 
-def _with_layers_away(w: Workload) -> Estimate:
+def _with_layers_away(w: Workload, correction: Correction) -> Estimate:
     """As many layers in the host's memory as it takes to fit."""
     for away in range(len(w.model.layers) + 1):
-        estimate = estimate_workload(w._replace(offload_layers=away))
+        estimate = estimate_workload(w._replace(offload_layers=away), correction)
         if estimate.fits:
             break
     return estimate
 
 
-def _around(w: Workload, rank: Rank, phases: dict[str, Parts]) -> Estimate:
+def _around(w: Workload, rank: Rank, phases: dict[str, Parts], correction: Correction) -> Estimate:
     workspace = runtime.workspace(w)
+    phases = {phase: correction.parts(parts) for phase, parts in phases.items()}
     totals = {phase: sum(parts.values()) + workspace.point for phase, parts in phases.items()}
     peak = max(totals, key=lambda phase: totals[phase])
     allocated = totals[peak]
-    slack = runtime.slack(w, allocated, allocated - phases[peak]["weights"])
-    context, nccl = runtime.context(w), runtime.nccl(w)
+    around = correction.around(around_tensors(w, allocated, phases[peak]))
+    slack, context, nccl = around
     device = allocated + slack.point + context.point + nccl.point
-    low, high = runtime.interval(device, allocated, w, [slack, context, nccl])
+    low, high = runtime.interval(device, w.confidence, correction.errors(w, allocated, around))
     graphs = phases[peak].get("cuda-graphs", 0)
     beside = {"cublas-workspace": workspace, "allocator-slack": slack, "cuda-context": context}
     sizes = {**phases[peak], **{name: each.point for name, each in beside.items()}}
@@ -57,19 +63,27 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts]) -> Estimate:
         peak_phase=peak,
         phases=totals,
         parts=tuple(
-            Part(name, sizes[name], _said(beside[name]) if name in beside else partial(_origin, name, w, rank, peak))
+            Part(
+                name, sizes[name], _said(beside[name]) if name in beside else partial(_origin, name, w, rank, peak, correction)
+            )
             for name in PARTS
             if sizes.get(name)
         ),
-        notes=w.notes,
+        notes=(*w.notes, *correction.notes),
     )
+
+
+def around_tensors(w: Workload, allocated: int, parts: Parts) -> Around:
+    """What lies around ``allocated`` bytes of tensors that these are the parts of."""
+    return Around(runtime.slack(w, allocated, allocated - parts["weights"]), runtime.context(w), runtime.nccl(w))
 
 
 def _said(about: runtime.Range) -> Origin:
     return Origin(about.formula, about.source)
 
 
-def _origin(name: str, w: Workload, rank: Rank, phase: str) -> Origin:
+def _origin(name: str, w: Workload, rank: Rank, phase: str, correction: Correction) -> Origin:
     from advisor.memory import formulas
 
-    return formulas.origin(name, w, rank, phase)
+    formula, source = formulas.origin(name, w, rank, phase)
+    return Origin(said(formula, correction.dynamic if moves(name) else 1.0), source)

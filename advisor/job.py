@@ -103,6 +103,31 @@ def _keys(value: object) -> tuple[str, ...]:
     return names
 
 
+def _pairs(value: object) -> dict[str, object]:
+    """``a=1,b=2``, pieces of that, or an object. A comma parts two pairs only where a name and = come after it."""
+    if isinstance(value, dict):
+        return {str(name).strip(): said for name, said in value.items()}
+    text = value if isinstance(value, str) else ",".join(_names(value, ()))
+    pairs = [pair.partition("=") for pair in re.split(r",(?=\s*[\w-]+\s*=)", text)]
+    if not all(sign for _, sign, _ in pairs):
+        raise ValueError("names and values such as allocated=13.2GiB")
+    return {name.strip(): said.strip() for name, _, said in pairs}
+
+
+def _sizes(value: object, choices: tuple[str, ...]) -> dict[str, int]:
+    pairs = _pairs(value)
+    return {name: parse_size(pairs[name]) for name in _names(list(pairs), choices)}
+
+
+def _settings(value: object) -> dict[str, Any]:
+    named = {name.replace("-", "_"): said for name, said in _pairs(value).items()}
+    for name in named:
+        if name.startswith("observed"):
+            raise ValueError(f"any key but {name}")
+    words = {"": None, "true": True, "false": False}
+    return {name: parsed(name, words.get(said, said) if isinstance(said, str) else said) for name, said in named.items()}
+
+
 PARSERS: dict[str, Callable[[object, Key], Any]] = {
     "text": lambda value, key: _text(value),
     "model": lambda value, key: value if isinstance(value, dict) else _text(value),
@@ -114,6 +139,8 @@ PARSERS: dict[str, Callable[[object, Key], Any]] = {
     "flag": lambda value, key: _flag(value),
     "list": lambda value, key: _names(value, key.choices),
     "keys": lambda value, key: _keys(value),
+    "sizes": lambda value, key: _sizes(value, key.choices),
+    "settings": lambda value, key: _settings(value),
 }
 
 
@@ -178,6 +205,8 @@ class Job(BaseModel):
     keep: tuple[str, ...] | None = None
     min_seq: int | None = None
     min_batch: int | None = None
+    observed: dict[str, int] | None = None
+    observed_with: dict[str, Any] | None = None
     policy: str | None = None
 
     def __init__(self, **keys: Any) -> None:

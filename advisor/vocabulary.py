@@ -24,10 +24,12 @@ OFFLOADS = ("optimizer", "parameters", "activations", "layers", "kv")
 ENGINES = ("trainer", "transformers", "trl", "litgpt", "torchtune", "torchtitan", "axolotl", "llama-factory", "unsloth",
            "deepspeed", "megatron", "vllm", "sglang", "llama.cpp", "ollama", "tgi", "tensorrt-llm")  # fmt: skip
 POLICIES = ("documented",)
+OBSERVABLE = ("allocated", "reserved", "device")
 
 
 class Key(NamedTuple):
-    """One key of a job. ``kind``: text, model, count (8192, 8k), size (24GiB), share (0..1), whole (an integer), flag, list, keys or choice."""
+    """One key of a job. ``kind``: text, model, count (8192, 8k), size (24GiB), share (0..1), whole (an integer), flag, list, keys, choice,
+    sizes (allocated=13.2GiB,device=14GiB) or settings (batch=8,seq=4k: other keys and their values)."""
 
     name: str
     kind: str
@@ -79,6 +81,8 @@ KEYS: tuple[Key, ...] = (
     Key("keep", "keys", "nothing", "Keys that no plan may change: seq,precision."),
     Key("min_seq", "count", "1024", "A plan never goes below this length."),
     Key("min_batch", "count", "1", "A plan never goes below this batch."),
+    Key("observed", "sizes", "nothing", "What the job took, to correct the estimate by: any of allocated, reserved, device.", OBSERVABLE),
+    Key("observed_with", "settings", "the job as asked", "Keys that were otherwise when it was observed: batch=8,gpu=a100-80."),
     Key("policy", "choice", "documented", "Order of the remedies.", POLICIES),
 )  # fmt: skip
 BY_NAME = {key.name: key for key in KEYS}

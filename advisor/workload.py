@@ -55,6 +55,8 @@ class Workload(NamedTuple):
     min_batch: int
     policy: str
     notes: tuple[str, ...] = ()
+    observed: dict[str, int] | None = None
+    observed_with: dict[str, Any] | None = None
 
     @property
     def data_parallel(self) -> int:

@@ -20,8 +20,10 @@ METAVARS = {
     "choice": "NAME",
     "list": "A,B,...",
     "keys": "A,B,...",
+    "sizes": "NAME=SIZE",
+    "settings": "KEY=VALUE",
 }
-LISTS = ("list", "keys")
+LISTS = ("list", "keys", "sizes", "settings")
 # The heading above the options that begin at a key.
 HEADINGS = {
     "gpu": "The card",

@@ -114,16 +114,11 @@ def model_error(w: Workload) -> tuple[float, float]:
     return (0.04, 0.10) if several else (0.02, 0.04)
 
 
-def interval(device: int, allocated: int, w: Workload, ranges: list[Range]) -> tuple[int, int]:
-    """The central interval of ``w.confidence`` around ``device``: independent errors, added in quadrature, each side for itself."""
-    below, above = model_error(w)
-    lows = [below * allocated, *(r.point - r.low for r in ranges)]
-    highs = [above * allocated, *(r.high - r.point for r in ranges)]
-    scale = _widths(w.confidence)
-    return (
-        max(0, device - round(scale * math.hypot(*lows))),
-        device + round(scale * math.hypot(*highs)),
-    )
+def interval(device: int, confidence: float, errors: list[tuple[float, float]]) -> tuple[int, int]:
+    """The central interval around ``device``: independent errors, added in quadrature, each side for itself."""
+    scale = _widths(confidence)
+    below, above = (round(scale * math.hypot(*side)) for side in zip(*errors, strict=True))
+    return max(0, device - below), device + above
 
 
 def _widths(confidence: float) -> float:

@@ -102,11 +102,11 @@ def command(plan: Plan) -> list[str]:
     """The words of a command that asks for the plan's final settings: what was asked, with what the needed steps changed."""
     if plan.final is None:
         return []
-    changed = {key for step in plan.steps if step.needed for key in step.change}
+    changed = {"observed_with", *(key for step in plan.steps if step.needed for key in step.change)}
     words = ["advise"]
     for key in KEYS:
         if key.name in changed or key.name in plan.asked:
-            words += _words(key.name, plan.final.job[key.name] if key.name in changed else plan.asked[key.name])
+            words += _words(key.name, plan.final.job.get(key.name) if key.name in changed else plan.asked[key.name])
     return words
 
 
@@ -116,6 +116,9 @@ def _words(name: str, value: Any) -> list[str]:
         return [f"--{option(name)}"] if value else []
     if value is None or value == () or value == []:
         return []
+    if key.kind in ("sizes", "settings"):
+        pairs = [f"{each}={'' if said is None else value_text(said)}" for each, said in value.items()]
+        return [f"--{option(name)}", ",".join(pairs)]
     if isinstance(value, dict):
         return [f"--{name}", CONFIG_FILE]
     return [f"--{option(name)}", _size(value) if key.kind == "size" else value_text(value)]

@@ -22,6 +22,7 @@ QUESTIONS = [
     "--gpu 24GB --free 20GiB --infer 13b --batch 3",
     "--gpu h100-80 --infer llama-3.1-70b --engine vllm --batch 16",
     "--gpu a100-40 --gpus 2 --train 7b --precision fp16 --batch 4 --estimator checklist",
+    "--gpu a100-80 --train llama-3.1-8b --method lora --batch 2 --seq 3k --observed allocated=79GiB",
     "--gpu v100-16 --infer 13b --estimator quick --batch 2 --seq 16k",
 ]
 

@@ -22,6 +22,8 @@ SAMPLES: dict[str, tuple[list[str], Any]] = {
     "model": (["7b"], "7b"),
     "keys": (["seq"], ("seq",)),
     "flag": ([], True),
+    "sizes": (["allocated=13.5GiB,device=15GiB"], {"allocated": 27 * 2**29, "device": 15 * 2**30}),
+    "settings": (["batch=8,lora-targets=q_proj,v_proj"], {"batch": 8, "lora_targets": ("q_proj", "v_proj")}),
 }
 
 
