@@ -142,7 +142,9 @@ def _derive(w: Workload, plain: Estimate, seen: dict[str, int], error: float, *,
             raise RequestError(f"observed: device less reserved leaves nothing for the {_gib(graphs)} of CUDA graphs")
     slack = slack_at.slack.point
     if reserved is not None:
-        slack = reserved - tensors if allocated is not None else _within(reserved - tensors, slack_at.slack)
+        slack = reserved - tensors
+        if allocated is None:
+            slack = _slack_within(w, reserved, tensors, peak)
         tensors = reserved - slack
     if slack < 0:
         raise RequestError(f"observed: device {_gib(seen['device'])} leaves no room for context and slack around allocated")
@@ -184,6 +186,15 @@ def _dynamic(w: Workload, phases: dict[str, dict[str, int]], tensors: int, least
 
 def _within(size: int, *ranges: Range) -> int:
     return min(max(size, sum(of.low for of in ranges)), sum(of.high for of in ranges))
+
+
+def _slack_within(w: Workload, reserved: int, expected: int, parts: dict[str, int]) -> int:
+    """The slack of ``reserved`` bytes: what is more than the expected tensors, as far as the range of the tensors left goes."""
+    tensors = expected
+    for _ in range(8):  # the range is a small share of the tensors, so this settles at once
+        around = around_tensors(w, tensors + parts.get(OUTSIDE, 0), parts)
+        tensors = reserved - _within(reserved - expected, around.slack)
+    return reserved - tensors
 
 
 def _factor(seen: int, estimated: int, what: str, w: Workload) -> float:

@@ -27,6 +27,14 @@ def ask(context: click.Context, values: dict[str, Any]) -> Answer | None:
     from advisor.render import render
 
     output = values["output"]
-    plan = advise(Job(**given(values)))
+    job = Job(**given(values))
+    if values["use_observations"]:
+        from advisor.cli.observe import past
+
+        observations, notes = past()
+        plan = advise(job, observations=observations)
+        plan = plan._replace(notes=(*plan.notes, *notes))
+    else:
+        plan = advise(job)
     text = render(plan, values["format"] or "table", explain=values["explain"], width=width(output), colour=colour(output))
     return Answer(text, plan.exit_code, output)

@@ -9,7 +9,7 @@ import click
 
 from advisor.cli.options import JobOption, job_options, output_options
 
-COMMANDS = ("rules", "gpus", "models")
+COMMANDS = ("rules", "gpus", "models", "observe")
 HELP = """How much GPU memory a job needs, and what to change, step by step, until it fits.
 
 \b
@@ -77,6 +77,7 @@ app = Advise(
         *job_options(),
         *output_options(),
         click.Option(["--explain"], is_flag=True, help="Every part with its formula and source, every step with its reasons."),
+        click.Option(["--use-observations"], is_flag=True, help="Correct the estimate by what `advise observe` has kept."),
         click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version,
                      help="The version, and which rules engine is in use."),
     ],
