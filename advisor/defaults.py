@@ -22,8 +22,8 @@ def decide(job: Job) -> Workload:
     """Every key of the job, decided. Raises RequestError where the request contradicts itself."""
     task = _task(job)
     gpu = catalog.find_gpu(_named(job.gpu))
-    engine = _engine(job, task)
     model = find_model(job.train if task == "train" else job.infer)
+    engine = _engine(job, task, model)
     notes = [*model.notes]
     parallel = _parallel(job, task, gpu, engine)
     precision = _precision(job, task, gpu, model, notes)
@@ -108,12 +108,21 @@ def _named(gpu: str | None) -> str:
     return gpu
 
 
-def _engine(job: Job, task: str) -> Engine:
-    engine = catalog.find_engine(job.engine or ("trainer" if task == "train" else "transformers"))
+def _engine(job: Job, task: str, model: Model) -> Engine:
+    engine = catalog.find_engine(job.engine or _usual_engine(task, model))
     if engine.task not in (task, "both"):
         does = "trains" if engine.task == "train" else "runs"
         raise RequestError(f"engine: {engine.name} only {does} models; for --{task} take --engine {_other(task)}")
     return engine
+
+
+def _usual_engine(task: str, model: Model) -> str:
+    """What runs a model when nobody says: a GGUF file is llama.cpp's."""
+    if task == "infer" and model.stored:
+        from advisor.memory.weights import is_gguf
+
+        return "llama.cpp" if is_gguf(model) else _other(task)
+    return _other(task)
 
 
 def _other(task: str) -> str:
@@ -199,6 +208,11 @@ def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str])
     named = {"int8": engine.int8, "int4": engine.int4}.get(quantization, quantization)
     if named != quantization:
         notes.append(f"{quantization} is {named} with {engine.name}.")
+    if named in ("int8", "nf4", "nf4-dq"):
+        from advisor.memory.recipe import keeps_experts
+
+        if keeps_experts(named, engine, job.engine_version, model):
+            notes.append("bitsandbytes leaves the experts as they are: transformers 5 stacks them in one parameter a layer.")
     return method, named
 
 

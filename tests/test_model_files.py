@@ -215,12 +215,6 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
     assert "cannot be read" in refused(here)
 
 
-def test_gguf_is_not_read_yet(tmp_path: Path) -> None:
-    """A GGUF file is known for what it is."""
-    (tmp_path / "m.Q4_K_M.gguf").write_bytes(b"GGUF")
-    assert "GGUF is not read yet" in refused(tmp_path / "m.Q4_K_M.gguf")
-
-
 def test_a_file_name_cannot_break_the_line(tmp_path: Path) -> None:
     """Names are shown on one line, escaped and cut where they must be."""
     refused(tmp_path / "a\nb.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from advisor.engines import Engine
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.layers import Recipe
 from advisor.memory.parameters import Kind
@@ -55,18 +56,18 @@ def runs_ggml(w: Workload) -> bool:
 STACKED_EXPERTS = {"trainer": 5, "transformers": 5, "trl": 1, "deepspeed": 0}
 
 
-def keeps_experts(w: Workload) -> bool:
+def keeps_experts(quantization: str, engine: Engine, version: str | None, model: Model) -> bool:
     """bitsandbytes replaces `nn.Linear` modules (transformers integrations/bitsandbytes.py), and transformers 5 has all experts
     of a layer in one parameter: they stay as they are, silently (bitsandbytes issue 1849)."""
-    if w.quantization == "none" or not FORMATS[w.quantization].kbit or not _has_experts(w.model):
+    if quantization == "none" or not FORMATS[quantization].kbit or not _has_experts(model):
         return False
-    since = STACKED_EXPERTS.get(w.engine.name)
-    return since is not None and version_at_least(w.engine_version, since)
+    since = STACKED_EXPERTS.get(engine.name)
+    return since is not None and version_at_least(version, since)
 
 
 def _skipped(w: Workload) -> tuple[Kind, ...]:
     """Kinds of weights that are not quantized here, though the format could."""
-    if keeps_experts(w):
+    if keeps_experts(w.quantization, w.engine, w.engine_version, w.model):
         return ("expert",)
     of_experts = w.quantization != "none" and FORMATS[w.quantization].of_experts
     return ("linear",) if of_experts and _has_experts(w.model) else ()

@@ -1,4 +1,4 @@
-"""A model from files on the disk: config.json and safetensors headers. Never the network, never the weights."""
+"""A model from files on the disk: config.json and safetensors headers, or GGUF. Never the network, never the weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ CONFIG_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 def read_model(path: str | Path) -> Model:
-    """The model of a folder, a config.json, a *.safetensors file with its config beside it, or an index of such files."""
+    """The model of a folder, a config.json, a *.safetensors file with its config beside it, an index of such files, or a GGUF."""
+    gguf = _gguf(Path(path))
+    if gguf:
+        return _read_gguf(gguf)
     config_path, stored = _parts(Path(path))
     config = read_json_file(config_path, MOST_CONFIG_BYTES)
     if stored and not (config.get("dtype") or config.get("torch_dtype")):
@@ -31,10 +34,34 @@ def read_model(path: str | Path) -> Model:
     return model._replace(stored=stored, source=shown(config_path))
 
 
+def _gguf(path: Path) -> Path | None:
+    """The GGUF file that the path is, or that is the only model in a folder without a config; of a split one the first part."""
+    if path.suffix.lower() == ".gguf":
+        return path
+    if not os.path.isdir(path) or os.path.exists(path / CONFIG):
+        return None
+    try:
+        names = sorted(name for name in os.listdir(path) if name.lower().endswith(".gguf") and "mmproj" not in name.lower())
+    except OSError:
+        return None
+    first = [name for name in names if "-of-" not in name or "-00001-of-" in name]
+    if len(first) > 1:
+        raise RequestError(f"{shown(path)} has {len(first)} GGUF models, such as {shown(first[0])}: name one of them")
+    return path / first[0] if first else None
+
+
+def _read_gguf(path: Path) -> Model:
+    try:
+        from advisor.model_files.gguf import read_gguf
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] not in ("gguf", "numpy"):
+            raise
+        raise RequestError(f'{shown(path)}: reading GGUF needs `pip install "oom-advisor[gguf]"`') from None
+    return read_gguf(path)
+
+
 def _parts(path: Path) -> tuple[Path, tuple[StoredTensor, ...] | None]:
     """Where the config is, and the tensors if the path leads to any."""
-    if path.suffix.lower() == ".gguf":
-        raise RequestError(f"{shown(path)}: GGUF is not read yet; name the model, or the folder of its safetensors files")
     if os.path.isdir(path):
         return path / CONFIG, _stored_in(path)
     if path.name.endswith(".index.json"):
@@ -43,7 +70,7 @@ def _parts(path: Path) -> tuple[Path, tuple[StoredTensor, ...] | None]:
         return _beside(path), _stored_with(path)
     if path.suffix == ".json":
         return path, None
-    raise RequestError(f"{shown(path)} is no model folder, config.json or *.safetensors file")
+    raise RequestError(f"{shown(path)} is no model folder, config.json, *.safetensors or *.gguf file")
 
 
 def _stored_in(folder: Path) -> tuple[StoredTensor, ...] | None:

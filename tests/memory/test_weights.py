@@ -162,6 +162,7 @@ def test_bitsandbytes_leaves_stacked_experts_alone() -> None:
     new = weights(engine="transformers", engine_version="5.23")
     assert new - old == pytest.approx(experts * 11.5 / 8, rel=0.01)
     assert weights(engine="vllm") == pytest.approx(old, rel=0.01)
+    assert any("leaves the experts" in note for note in resolve(Job(**settings)).notes)
 
 
 def test_an_fp8_checkpoint_of_a_tied_model_has_a_head() -> None:
