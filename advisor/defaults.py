@@ -13,6 +13,7 @@ from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.job import Job
 from advisor.model import Attention, Model
+from advisor.vocabulary import GGUF_TYPES
 from advisor.workload import Workload
 
 FLASH_HEAD = 256  # widest head of PyTorch's FlashAttention (sdp_utils.cpp, check_head_dim_size_flash)
@@ -200,7 +201,9 @@ def _precision(job: Job, task: str, gpu: Gpu, model: Model, notes: list[str]) ->
 def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str]) -> tuple[str, str]:
     """The method and the format of the frozen weights."""
     method = job.method or "full"
-    quantization = job.quantization or ("none" if task == "train" and method != "qlora" else model.quantization)
+    # What trains unpacks a GGUF file (transformers integrations/ggml.py), so QLoRA quantizes it anew.
+    anew = task == "train" and (method != "qlora" or model.quantization in GGUF_TYPES)
+    quantization = job.quantization or ("none" if anew else model.quantization)
     if method == "qlora" and quantization == "none":
         quantization = "nf4"
     if task == "train" and method == "full" and quantization != "none":

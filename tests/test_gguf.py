@@ -171,6 +171,12 @@ def test_a_gguf_runs_on_llama_cpp(tmp_path: Path) -> None:
     assert decide(Job(gpu="rtx-4090", infer=path, engine="vllm")).engine.name == "vllm"
 
 
+def test_training_unpacks_it(tmp_path: Path) -> None:
+    """transformers trains no GGUF types: QLoRA on such a file is nf4."""
+    work = decide(Job(gpu="rtx-4090", train=str(tiny(tmp_path / "tiny.gguf")), method="qlora"))
+    assert (work.engine.name, work.quantization) == ("trainer", "nf4")
+
+
 def test_a_tied_embedding_is_on_the_card(tmp_path: Path) -> None:
     """Without an output.weight the embedding is the head, and llama.cpp puts it on the card."""
     keys = {"block_count": 1, "embedding_length": 256, "feed_forward_length": 512, "attention.head_count": 4}
