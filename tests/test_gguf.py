@@ -246,6 +246,10 @@ HEADER = b"GGUF" + struct.pack("<I", 3)
         (HEADER + struct.pack("<QQQ", 1, 0, 1) + b"a" + struct.pack("<IqIQ", 1, -1, 0, 0), "ends beyond"),
         (HEADER + struct.pack("<QQQ", 1, 0, 1) + b"a" + struct.pack("<IQIQ", 1, 5, 12, 0), "does not go with its type"),
         (HEADER + struct.pack("<QQQ", 1, 0, 1) + b"a" + struct.pack("<II", 2**31, 0), "cut off"),
+        (
+            HEADER + struct.pack("<QQQ", 0, 1, 1) + b"a" + struct.pack("<IQ", 8, 1) + b"\xff" + bytes(40),
+            "can't decode byte 0xff",
+        ),
         (b"GGUF" + struct.pack("<IQQ", 77, 0, 0), "version 77"),
         (HEADER + struct.pack("<QQ", 0, 0) + bytes(64), "no general.architecture"),
     ],
@@ -265,7 +269,7 @@ def test_a_download_that_broke_off(tmp_path: Path) -> None:
     assert "output.weight ends beyond the file" in refused(path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_is_one_line(tmp_path: Path, data: st.DataObject) -> None:
     """A header with bytes changed is read or refused, and nothing else happens."""

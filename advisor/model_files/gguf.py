@@ -37,12 +37,11 @@ def read_gguf(path: Path) -> Model:
     parts = list(_parts(path))
     header = _read(parts[0])
     stored = tuple(tensor for part in (header, *map(_read, parts[1:])) for tensor in part.stored)
-    values = {name: field.contents() for name, field in header.fields.items() if not name.startswith("tokenizer.chat")}
     try:
-        model = model_from_config(config_of(values, stored, header.shapes), PART.sub("", path.stem))
+        model = model_from_config(config_of(header.values, stored, header.shapes), PART.sub("", path.stem))
     except RequestError as problem:
         raise RequestError(f"{shown(path)}: {problem}") from None
-    quantization, note = quantization_of(values, stored)
+    quantization, note = quantization_of(header.values, stored)
     notes = (*model.notes, note) if note else model.notes
     return model._replace(stored=stored, source=shown(path), quantization=quantization, notes=notes)
 
@@ -75,8 +74,7 @@ def _read(path: Path) -> Header:
         try:
             return Header(path)
         except (ValueError, KeyError, IndexError, TypeError, OverflowError) as problem:
-            said = problem.args[0] if problem.args else type(problem).__name__
-            raise RequestError(f"{shown(path)} is no sound GGUF file: {shown(said)}") from None
+            raise RequestError(f"{shown(path)} is no sound GGUF file: {shown(problem)}") from None
 
 
 class Header(GGUFReader):
@@ -86,6 +84,7 @@ class Header(GGUFReader):
         self.stored: list[StoredTensor] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         super().__init__(path)
+        self.values: dict[str, Any] = {name: field.contents() for name, field in self.fields.items()}
 
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
         end = int(offset) + np.dtype(dtype).itemsize * int(count)
