@@ -82,6 +82,11 @@ class DeltaRule(NamedTuple):
     joined: bool  # Qwen3-Next: one projection for queries, keys, values and gate, another for the two scalars of a head
 
     @property
+    def shared_heads(self) -> int:
+        """Heads that tensor parallelism deals out."""
+        return self.value_heads
+
+    @property
     def key_width(self) -> int:
         return self.key_heads * self.key_dim
 
@@ -109,6 +114,11 @@ class StateSpace(NamedTuple):
     norm: bool = True  # a gated norm before the last projection
 
     @property
+    def shared_heads(self) -> int:
+        """Heads that tensor parallelism deals out."""
+        return self.heads
+
+    @property
     def width(self) -> int:
         return self.heads * self.head_dim
 
@@ -116,6 +126,13 @@ class StateSpace(NamedTuple):
     def mixed_width(self) -> int:
         """Channels of the convolution."""
         return self.width + 2 * self.groups * self.state
+
+
+class AttentionBesideStateSpace(NamedTuple):
+    """Falcon-H1: both mix the same input, each scaled by numbers on its way in and out, and are added."""
+
+    attention: Attention
+    state_space: StateSpace
 
 
 class Mlp(NamedTuple):
@@ -141,11 +158,14 @@ class Experts(NamedTuple):
     shared_gate: bool = False
     router_fp32: bool = False  # the router computes in fp32, on copies
     beside: int = 0  # Arctic: width of a dense MLP that runs beside the experts
+    shared_fused: bool = False  # gate and up of the shared expert are one matrix
+    latent: int | None = None  # Nemotron 3: the experts work on vectors narrower than the hidden states
+    weights_fp32: bool = False  # the router's weights stay fp32, and so does what they multiply
 
 
 Recurrent = DeltaRule | StateSpace
 RECURRENT = (DeltaRule, StateSpace)
-Mixer = Attention | LatentAttention | Recurrent
+Mixer = Attention | LatentAttention | Recurrent | AttentionBesideStateSpace
 FeedForward = Mlp | Experts
 
 
@@ -155,6 +175,19 @@ class Layer(NamedTuple):
     arrangement: Arrangement = "pre"
     norm: Norm = "rms"
     names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama: (Llama's, its own)
+    residual_fp32: bool = False  # Mamba: the residual stream is fp32 whatever the weights are
+
+    @property
+    def attention(self) -> Attention | LatentAttention | None:
+        """The part of the mixer that caches keys and values."""
+        mixer = self.mixer.attention if isinstance(self.mixer, AttentionBesideStateSpace) else self.mixer
+        return mixer if isinstance(mixer, Attention | LatentAttention) else None
+
+    @property
+    def recurrent(self) -> Recurrent | None:
+        """The part of the mixer that carries a state."""
+        mixer = self.mixer.state_space if isinstance(self.mixer, AttentionBesideStateSpace) else self.mixer
+        return mixer if isinstance(mixer, RECURRENT) else None
 
 
 class StoredTensor(NamedTuple):
@@ -180,6 +213,7 @@ class _Facts(NamedTuple):
     embedding_width: int | None = None  # OPT-350m: embeddings narrower than the layers
     embedding_norm: bool = False  # BLOOM
     logit_softcap: bool = False
+    logits_fp32: bool = False  # the head's logits go to fp32 at once, and nothing holds them as they were computed
     residual_dropout: float = 0.0
     extra_parameters: int = 0  # in the checkpoint, outside the language model: vision and audio towers
     extra_name: str = ""

@@ -207,7 +207,7 @@ def test_without_a_dtype_it_is_fp32_and_that_is_said() -> None:
         ({"model_type": "gpt2", "add_cross_attention": True}, "add_cross_attention = True is not estimated yet"),
         ({"model_type": "mixtral", "num_experts_per_tok": 9}, "more than the 8 experts"),
         ({"model_type": "gemma2", "layer_types": ["full_attention"]}, "one for each layer"),
-        ({"model_type": "granitemoehybrid", "num_local_experts": 0, "num_hidden_layers": 1}, "layer_types has 'mamba'"),
+        ({"model_type": "granitemoehybrid", "num_hidden_layers": 1, "layer_types": ["hyena"]}, "layer_types has 'hyena'"),
         ({"model_type": "gemma2", "num_hidden_layers": 1, "layer_types": ["conv"]}, "'conv', which is not estimated yet"),
         ({"model_type": "baichuan"}, "is missing from the config"),
         ({"model_type": "llama", "dtype": "float64"}, "'float64' is not one of"),

@@ -98,7 +98,7 @@ def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
     held = inference.cells if in_one_buffer else kept_tokens
     each = sum(many * token_elements(x) * (tokens if whole else held(x, tokens)) for x, many in rank.model.kinds)
     text = f"{w.batch:,} × {each:,} × {KV_BYTES_PER_32[w.kv_precision] / 32:g} B: sequences × elements of {tokens:,} tokens"
-    windows = {window for layer, _ in rank.model.kinds if (window := getattr(layer.mixer, "window", None))}
+    windows = {window for layer, _ in rank.model.kinds if layer.attention and (window := layer.attention.window)}
     if windows and not whole:
         text += f", fewer in layers that slide over {min(windows):,}"
     return Origin(text, "transformers 5.23 cache_utils.py")

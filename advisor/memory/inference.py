@@ -93,7 +93,7 @@ def _decode(w: Workload, rank: Rank) -> Parts:
     copied = largest_layer(rank.model, w.batch, w.seq, w.kv_precision) // 2
     if makes_all_logits(w):
         copied = cache  # and kept the cache of the step before, tuple by tuple, until the step was done
-    copied = max(copied, w.batch * recurrent_step(rank.model))
+    copied = max(copied, w.batch * recurrent_step(rank.model, BYTES[_computed(w)]))
     unpacked = 0
     if w.quantization != "none" and FORMATS[w.quantization].unpacks:
         unpacked = largest_matrix(rank.model) * BYTES["fp16"]
@@ -153,5 +153,5 @@ def _widest(rank: Rank) -> int:
 
 
 def cells(layer: Layer, tokens: int) -> int:
-    window = getattr(layer.mixer, "window", None)
+    window = layer.attention.window if layer.attention else None
     return tokens if window is None else min(tokens, window + MICRO_BATCH)

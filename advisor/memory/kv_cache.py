@@ -8,7 +8,7 @@ from advisor.model import Attention, LatentAttention, Layer, Model
 
 def token_elements(layer: Layer) -> int:
     """Cached elements per token: keys and values of the KV heads, or MLA's latent vector and shared rotary key."""
-    mixer = layer.mixer
+    mixer = layer.attention
     if isinstance(mixer, LatentAttention):
         return mixer.kv_rank + mixer.rope_dim
     if isinstance(mixer, Attention):
@@ -21,7 +21,7 @@ def kept_tokens(layer: Layer, tokens: int) -> int:
 
     transformers' sliding cache holds window − 1 between steps (cache_utils.py, DynamicSlidingWindowLayer).
     """
-    window = getattr(layer.mixer, "window", None)
+    window = layer.attention.window if layer.attention else None
     return tokens if window is None else min(tokens, window - 1)
 
 

@@ -13,7 +13,7 @@ from advisor.memory.extent import Extent
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Parameter, Tape, Tensor, op
 from advisor.memory.weights import expert_rank
-from advisor.model import RECURRENT, Attention, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.model import RECURRENT, Attention, AttentionBesideStateSpace, Experts, LatentAttention, Layer, Mlp, Model
 
 INDEX = 8  # bytes of an int64
 
@@ -267,9 +267,9 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
         wide = ops.activation(net.linear(prefix + "up_proj", x, m.width, bias=m.bias), m.activation)
         return net.linear(prefix + "down_proj", wide, hidden, bias=m.bias)
     if m.fused:
-        gate, up = ops.split(net.linear("gate_up_proj", x, 2 * m.width, bias=m.bias), [m.width, m.width])
+        gate, up = ops.split(net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias), [m.width, m.width])
         up = ops.multiply(up, ops.activation(gate, m.activation))
-        return net.linear("down_proj", up, hidden, bias=m.bias)
+        return net.linear(prefix + "down_proj", up, hidden, bias=m.bias)
     return net.linear(
         prefix + "down_proj",
         ops.multiply(
@@ -290,10 +290,17 @@ def experts(net: Net, e: Experts, x: Tensor, hidden: int) -> Tensor:
     del seen
     routing = op([routing], routing.elements, FP32, saves_output=True)  # softmax
     chosen = op([routing], per_token(e.active), FP32, [net.tape.tensor(per_token(e.active), INDEX)])
-    routed = routed_experts(net, e, x, ops.to(chosen, x.width), hidden)
+    chosen = chosen if e.weights_fp32 else ops.to(chosen, x.width)
+    if e.latent:
+        narrow = net.linear("fc1_latent_proj", x, e.latent)
+        routed = net.linear("fc2_latent_proj", routed_experts(net, e, narrow, chosen, e.latent), hidden)
+        del narrow
+    else:
+        routed = routed_experts(net, e, x, chosen, hidden)
     if not e.shared_width:
         return routed
-    shared = mlp(net, Mlp(e.shared_width, gated=e.gated), x, hidden, "shared_experts.")
+    beside = Mlp(e.shared_width, gated=e.gated, fused=e.shared_fused, activation="silu" if e.gated else "relu2")
+    shared = mlp(net, beside, x, hidden, "shared_experts.")
     if e.shared_gate:
         gate = ops.activation(net.linear("shared_expert_gate", x, 1), "relu")
         shared = ops.multiply_rows(shared, gate)
@@ -319,7 +326,7 @@ def routed_experts(net: Net, e: Experts, x: Tensor, chosen: Tensor, hidden: int)
     weighted = ops.multiply_rows(out, sorted_weights)
     back = net.tape.tensor(per_token(copies), INDEX)
     weighted = op([weighted], weighted.elements, weighted.width, [back])
-    return op([weighted], per_token(hidden), x.width)
+    return ops.to(op([weighted], per_token(hidden), weighted.width), x.width)
 
 
 def grouped(net: Net, name: str, e: Experts, x: Tensor, into: int, out: int) -> Tensor:
@@ -349,6 +356,8 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
     net.own_names = dict(layer.names)
 
     def mix(inner: Tensor) -> Tensor:
+        if isinstance(layer.mixer, AttentionBesideStateSpace):
+            return beside(net, layer.mixer, inner, hidden, layer.norm)
         if isinstance(layer.mixer, RECURRENT):
             return state_space.forward(net, layer.mixer, inner, hidden)
         if isinstance(layer.mixer, LatentAttention):
@@ -367,9 +376,9 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
 
     if layer.arrangement in ("parallel", "parallel2"):
         return _parallel(layer, x, mix, feed, norm)
-    residual = x
+    residual = ops.to(x, FP32) if layer.residual_fp32 else x
     for branch in (*([mix] if layer.mixer else []), *([feed] if layer.feed_forward else [])):
-        inner = residual
+        inner = ops.to(residual, net.recipe.weight) if layer.residual_fp32 else residual
         if layer.arrangement != "post":
             inner = norm(inner)
         inner = branch(inner)
@@ -378,6 +387,13 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
         residual = ops.plus(residual, inner)
         del inner
     return residual
+
+
+def beside(net: Net, both: AttentionBesideStateSpace, x: Tensor, hidden: int, norm: str) -> Tensor:
+    """Falcon-H1: what goes into each mixer and what comes out is multiplied by a number."""
+    mixed = ops.scaled(state_space.forward(net, both.state_space, ops.scaled(x), hidden))
+    attended = ops.scaled(attention(net, both.attention, ops.scaled(x), hidden, norm))
+    return ops.plus(mixed, attended)
 
 
 def _parallel(layer: Layer, x: Tensor, mix: Branch, feed: Branch, norm: Branch) -> Tensor:
@@ -396,6 +412,8 @@ def head_forward(net: Net, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     hidden = net.norm(model.norm, x) if model.final_norm else x
     del x
     logits = net.linear("lm_head", hidden, model.vocab, quantized=False)
+    if model.logits_fp32:
+        logits = ops.to(logits, FP32)
     if model.logit_softcap:
         bent = ops.scaled(logits)
         bent = op([bent], bent.elements, bent.width, saves_output=True)

@@ -143,7 +143,9 @@ def gemma_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
 
 
 def _normalised(x32: Tensor, rows: int) -> Tensor:
-    square = op([x32], x32.elements, FP32, [x32])
+    square = op(
+        [x32], x32.elements, FP32, [x32], scratch=times(x32.elements, 2 * FP32)
+    )  # its derivative takes a power and doubles it
     mean = op([square], per_token(rows), FP32)
     del square
     inverse = op([mean], per_token(rows), FP32, saves_output=True)

@@ -8,7 +8,18 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from advisor.model import Attention, DeltaRule, Experts, LatentAttention, Layer, Mlp, Model, Norm, StateSpace
+from advisor.model import (
+    Attention,
+    AttentionBesideStateSpace,
+    DeltaRule,
+    Experts,
+    LatentAttention,
+    Layer,
+    Mlp,
+    Model,
+    Norm,
+    StateSpace,
+)
 
 Kind = Literal["linear", "expert", "norm", "bias", "router", "embedding", "head", "other"]
 
@@ -100,6 +111,9 @@ def _norm(name: str, width: int, norm: Norm) -> Iterator[Weight]:
 
 def _mixer(layer: Layer, hidden: int) -> Iterator[Weight]:
     mixer = layer.mixer
+    if isinstance(mixer, AttentionBesideStateSpace):
+        yield from _state_space(mixer.state_space, hidden)
+        mixer = mixer.attention
     if isinstance(mixer, Attention):
         yield from _attention(mixer, layer.norm, hidden)
     elif isinstance(mixer, LatentAttention):
@@ -196,7 +210,8 @@ def _mlp(prefix: str, part: Mlp, hidden: int) -> Iterator[Weight]:
         yield from (Weight(f"{prefix}act_fn.{name}", 1, 1, "other") for name in ("alpha_p", "alpha_n"))
 
 
-def _experts(part: Experts, hidden: int) -> Iterator[Weight]:
+def _experts(part: Experts, outside: int) -> Iterator[Weight]:
+    hidden = part.latent or outside
     into = 2 * part.width if part.gated else part.width
     first = "experts.gate_up_proj" if part.gated else "experts.up_proj"
     yield Weight(first, part.total * into, hidden, "expert")
@@ -204,15 +219,18 @@ def _experts(part: Experts, hidden: int) -> Iterator[Weight]:
     if part.bias:
         yield Weight(f"{first}_bias", part.total * into, 1, "expert")
         yield Weight("experts.down_proj_bias", part.total * hidden, 1, "expert")
-    yield Weight("gate", part.total, hidden, "router")
+    yield Weight("gate", part.total, outside, "router")
     if part.router_bias:
         yield Weight("gate.bias", part.total, 1, "bias")
     if part.shared_width:
-        yield from _mlp("shared_experts.", Mlp(part.shared_width, part.gated), hidden)
+        yield from _mlp("shared_experts.", Mlp(part.shared_width, part.gated, fused=part.shared_fused), outside)
     if part.shared_gate:
-        yield Weight("shared_expert_gate", 1, hidden, "linear")
+        yield Weight("shared_expert_gate", 1, outside, "linear")
+    if part.latent:
+        yield Weight("fc1_latent_proj", part.latent, outside, "linear")
+        yield Weight("fc2_latent_proj", outside, part.latent, "linear")
     if part.beside:
-        yield from _mlp("residual_mlp.", Mlp(part.beside, part.gated), hidden)
+        yield from _mlp("residual_mlp.", Mlp(part.beside, part.gated), outside)
 
 
 _BEFORE_OR_AFTER = {  # arrangement -> the norms that go with the mixer, those that go with the feed-forward part

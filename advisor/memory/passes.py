@@ -14,7 +14,7 @@ from advisor.memory.layers import Net, Recipe, head_forward, layer_forward
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import Peak, Storage, Tape, envelope, run_backward
 from advisor.memory.sharding import Rank
-from advisor.model import Layer, Model
+from advisor.model import Attention, Layer, Model
 
 
 class Block(NamedTuple):
@@ -161,24 +161,28 @@ def _as_loss(peaks: Iterable[Peak]) -> tuple[Peak, ...]:
     return tuple(peak._replace(loss=less(peak.live, peak.gradients)) for peak in peaks)
 
 
-def embedding_peak(recipe: Recipe, model: Model) -> Peak:
+def embedding_peak(recipe: Recipe, model: Model, *, tied: bool) -> Peak:
     """The very end of the backward pass: the embedding's gradient, beside that of its rows.
 
     A tied head's gradient has waited in the engine's buffer and is counted with the head's; the two are added out of place.
     """
     table = model.vocab * (model.embedding_width or model.hidden)
-    tables = 2 * table if model.tied else table
+    tables = 2 * table if tied else table
     gradient: Extent = ((tables + model.positions * model.hidden) * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0, 0)
     return Peak(add(gradient, times(per_token(model.hidden), recipe.stream)), gradient)
 
 
 def rotary_tables(recipe: Recipe, model: Model) -> Extent:
     """cos and sin of every position, in the stream's type, shared by all layers."""
-    widths = {getattr(layer.mixer, "head_dim", 0) or getattr(layer.mixer, "rope_dim", 0) for layer, _ in model.kinds}
+    widths = {
+        part.head_dim if isinstance(part, Attention) else part.rope_dim
+        for layer, _ in model.kinds
+        if (part := layer.attention) and getattr(part, "rotary", True)
+    }
     tables = 2 * max(widths, default=0) * recipe.stream
     masks = 0
     if recipe.kernel == "eager":  # one additive causal mask for each kind of window
-        masks = recipe.compute * len({getattr(layer.mixer, "window", None) for layer, _ in model.kinds})
+        masks = recipe.compute * len({layer.attention.window for layer, _ in model.kinds if layer.attention})
     return (0, 0, 0, tables, masks, 0)
 
 
@@ -212,8 +216,10 @@ def training_passes(
 
     kept = total([shared, *(block.kept for block in blocks)])
     gradients = end.gradients
-    if adding and rank.model.tied and recipe.trainable:  # the head's gradient waits for the embedding's
-        gradients = (rank.model.vocab * rank.model.hidden * recipe.weight, 0, 0, 0, 0, 0)
+    tied = rank.model.tied and rank.embeds and rank.has_head
+    if adding and tied and recipe.trainable:  # the head's gradient waits for the embedding's
+        width = rank.model.embedding_width or rank.model.hidden
+        gradients = (rank.model.vocab * width * recipe.weight, 0, 0, 0, 0, 0)
     backward = _above(kept, end.backward)
     level = kept
     for depth, block in reversed(list(enumerate(blocks))):
@@ -222,7 +228,7 @@ def training_passes(
             backward += _above(level, block.backward, gradients)
         gradients = add(gradients, block.gradients)
     if rank.embeds:
-        backward += _above(shared, [embedding_peak(recipe, rank.model)], gradients)
+        backward += _above(shared, [embedding_peak(recipe, rank.model, tied=tied)], gradients)
     return Passes(envelope(forward), envelope(backward), add(kept, end.kept))
 
 

@@ -98,7 +98,7 @@ def slack(w: Workload, allocated: int, moving: int) -> Range:
     low, point, high = (share * base for share in shares)
     text = f"{base:,} B × {shares[1]:g}"
     if w.task == "train" and w.attention == "eager":
-        heads = max((getattr(layer.mixer, "heads", 0) for layer, _ in w.model.kinds), default=0) // w.tp
+        heads = max((getattr(layer.attention, "heads", 0) for layer, _ in w.model.kinds), default=0) // w.tp
         scores = 4 * w.batch * heads * w.seq * w.seq
         low, point, high = (part + many * scores for part, many in zip((low, point, high), EAGER_SCORES, strict=True))
         text += f" + {EAGER_SCORES[1]:g} × {scores:,} B of scores"

@@ -198,6 +198,7 @@ def _run(tape: Tape, node: Node) -> None:
         (producer, arrived[0] if node.passes and extent == arrived[0].extent else Storage(tape, extent))
         for producer, extent in node.inputs
     ]
+    del scratch
     if node.weight is not None:
         _accumulate(tape, node.weight)
     for producer, gradient in made:
@@ -205,7 +206,7 @@ def _run(tape: Tape, node: Node) -> None:
             producer.receive(gradient)
         else:
             tape.input_gradients.append(gradient)
-    del scratch, arrived, made
+    del arrived, made
     node.saved.clear()
 
 

@@ -6,7 +6,19 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.errors import RequestError
-from advisor.model import RECURRENT, Attention, DeltaRule, Experts, LatentAttention, Layer, Mlp, Model, Recurrent
+from advisor.model import (
+    RECURRENT,
+    Attention,
+    AttentionBesideStateSpace,
+    DeltaRule,
+    Experts,
+    LatentAttention,
+    Layer,
+    Mlp,
+    Model,
+    Recurrent,
+    StateSpace,
+)
 from advisor.workload import Workload
 
 
@@ -67,7 +79,12 @@ def narrowed(model: Model, tp: int, ep: int = 1) -> Model:
 
 def _narrowed_layer(layer: Layer, tp: int, ep: int, name: str) -> Layer:
     mixer, part = layer.mixer, layer.feed_forward
-    if isinstance(mixer, Attention | LatentAttention):
+    if isinstance(mixer, AttentionBesideStateSpace):
+        attention = _narrowed_layer(Layer(mixer.attention, None), tp, ep, name).attention
+        state_space = narrowed_mixer(mixer.state_space, tp, name)
+        assert isinstance(attention, Attention) and isinstance(state_space, StateSpace)
+        mixer = AttentionBesideStateSpace(attention, state_space)
+    elif isinstance(mixer, Attention | LatentAttention):
         if mixer.heads % tp:
             raise RequestError(f"tp: {tp} does not divide the {mixer.heads} attention heads of {name}")
         mixer = mixer._replace(heads=mixer.heads // tp)
@@ -88,12 +105,11 @@ def _narrowed_layer(layer: Layer, tp: int, ep: int, name: str) -> Layer:
 
 def narrowed_mixer(mixer: Recurrent, tp: int, name: str) -> Recurrent:
     """A recurrent mixer with its heads divided, as serving engines shard it; its groups are replicated where they are fewer."""
-    heads = mixer.value_heads if isinstance(mixer, DeltaRule) else mixer.heads
-    if heads % tp:
-        raise RequestError(f"tp: {tp} does not divide the {heads} heads of {name}'s recurrent layers")
+    if mixer.shared_heads % tp:
+        raise RequestError(f"tp: {tp} does not divide the {mixer.shared_heads} heads of {name}'s recurrent layers")
     if isinstance(mixer, DeltaRule):
-        return mixer._replace(value_heads=heads // tp, key_heads=max(1, mixer.key_heads // tp))
-    return mixer._replace(heads=heads // tp, groups=max(1, mixer.groups // tp))
+        return mixer._replace(value_heads=mixer.value_heads // tp, key_heads=max(1, mixer.key_heads // tp))
+    return mixer._replace(heads=mixer.heads // tp, groups=max(1, mixer.groups // tp))
 
 
 class Shares(NamedTuple):

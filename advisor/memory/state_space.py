@@ -14,7 +14,7 @@ from advisor.memory import operations as ops
 from advisor.memory.extent import Extent, add, times
 from advisor.memory.operations import per_sequence, per_token, width_of
 from advisor.memory.shadow import FP32, HALF, Tensor, op
-from advisor.model import RECURRENT, DeltaRule, Model, Recurrent, StateSpace
+from advisor.model import DeltaRule, Model, Recurrent, StateSpace
 
 if TYPE_CHECKING:
     from advisor.memory.layers import Net
@@ -232,12 +232,15 @@ def chunked_scan(net: Net, m: StateSpace, x: Tensor, b: Tensor, c: Tensor, dt: T
     decay = exponential(op([total], total.elements, FP32))
     decayed = ops.multiply_rows(b, decay)
     state = contraction(decayed, x, states, "ab")
+    first = net.tape.tensor(per_sequence(m.width * m.state), FP32)
     state = op([state], one_more, state.width)
     carried = contraction(state, total, one_more, "a")
     carried = op([carried], states, carried.width, view=True)
+    del state
     read = contraction(c, carried, x.elements, "ab")
     off = ops.multiply_rows(read, exponential(total))
     out = copied(ops.plus(diagonal, off))
+    del first
     return ops.plus(out, skipped)
 
 
@@ -253,18 +256,19 @@ def state_bytes(mixer: Recurrent, width: int) -> int:
     return convolution + mixer.width * mixer.state * FP32
 
 
-def working_bytes(mixer: Recurrent) -> int:
-    """What one decoding step makes beside a sequence's state: the state decayed, what is added to it, and their sum."""
+def working_bytes(mixer: Recurrent, width: int) -> int:
+    """What one decoding step makes beside a sequence's state: the state decayed, what is added to it, and their sum; Mamba 2
+    the decay too, and what is added in two steps of the computing type (mamba2_selective_state_update)."""
     if isinstance(mixer, DeltaRule):
         return 3 * mixer.value_heads * mixer.key_dim * mixer.value_dim * FP32
-    return 3 * mixer.width * mixer.state * FP32
+    return mixer.width * mixer.state * (3 * FP32 + 2 * width)
 
 
 def recurrent_bytes(model: Model, width: int) -> int:
     """Bytes that all layers remember of a sequence."""
-    return sum(many * state_bytes(layer.mixer, width) for layer, many in model.kinds if isinstance(layer.mixer, RECURRENT))
+    return sum(many * state_bytes(layer.recurrent, width) for layer, many in model.kinds if layer.recurrent)
 
 
-def recurrent_step(model: Model) -> int:
+def recurrent_step(model: Model, width: int) -> int:
     """Bytes that the largest layer's decoding step makes for a sequence."""
-    return max((working_bytes(layer.mixer) for layer, _ in model.kinds if isinstance(layer.mixer, RECURRENT)), default=0)
+    return max((working_bytes(layer.recurrent, width) for layer, _ in model.kinds if layer.recurrent), default=0)

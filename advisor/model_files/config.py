@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from advisor.errors import RequestError
-from advisor.model import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer, Mlp, Model
+from advisor.model import Attention, Experts, LatentAttention, Layer, Mixer, Mlp, Model
 from advisor.model_files.families import NOT_YET, WRAPPERS, Family, Wrapper
 from advisor.model_files.families_dense import DENSE
 from advisor.model_files.keys import LARGEST, Keys, shown
@@ -25,6 +25,7 @@ _MAYBE_UNUSED = (
     "intermediate_size",
     "max_window_layers",
     "moe_intermediate_size",
+    "num_attention_heads",
     "num_experts",
     "num_key_value_heads",
     "sliding_window",
@@ -128,6 +129,7 @@ def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> 
         embedding_width=narrow if narrow != hidden else None,
         embedding_norm=family.embedding_norm,
         logit_softcap=keys.get("final_logit_softcapping") is not None,
+        logits_fp32=family.logits_fp32,
         residual_dropout=keys.share("resid_pdrop"),
         max_context=keys.optional("max_position_embeddings"),
         dtype=dtype,
@@ -208,7 +210,7 @@ def mlp_of(keys: Keys, family: Family) -> Mlp:
     )
 
 
-def experts_of(keys: Keys, family: Family) -> FeedForward:
+def experts_of(keys: Keys, family: Family) -> Experts:
     count, width = keys.count("num_experts"), keys.count(family.expert_width)
     active = keys.count("num_experts_per_tok")
     if active > count:

@@ -69,7 +69,10 @@ class Family(NamedTuple):
     beside: str | None = None  # key of the width of a dense MLP beside the experts
     names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama
     output_gate: bool = False
-    layers: Callable[[Any, "Family", int], tuple[Layer, ...]] | None = None  # for layers of several kinds, put together by itself
+    logits_fp32: bool = False
+    layers: Callable[[Any, "Family", int], tuple[Layer, ...]] | None = (
+        None  # for layers of several kinds, put together by itself
+    )
     note: str = ""  # said with every estimate
 
 
@@ -80,8 +83,7 @@ def like(family: Family, defaults: Mapping[str, Any], **changes: Any) -> Family:
 
 # Known architectures with something that the estimators cannot work out yet, and what that is.
 NOT_YET: dict[str, str] = {
-    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "state-space layers"),
-    **dict.fromkeys(("jamba", "zamba", "zamba2", "falcon_h1", "nemotron_h", "bamba"), "state-space layers"),
+    **dict.fromkeys(("mamba", "falcon_mamba", "jamba", "zamba", "zamba2"), "state-space layers"),
     **dict.fromkeys(("kimi_linear", "kimi_k3", "minimax", "olmo_hybrid"), "linear-attention layers"),
     **dict.fromkeys(("lfm2", "lfm2_moe"), "convolution layers"),
     **dict.fromkeys(("recurrent_gemma", "rwkv", "xlstm"), "recurrent layers"),

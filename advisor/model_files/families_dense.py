@@ -247,28 +247,6 @@ DENSE: dict[str, Family] = {
         layer_types=True,
     ),
     "granite": like(LLAMA, {"num_key_value_heads": 32}),
-    "granitemoehybrid": like(
-        LLAMA,
-        {
-            "intermediate_size": 1024,
-            "moe_intermediate_size": 11008,
-            "num_experts": 8,
-            "layer_types": None,
-        },
-        aliases={
-            "shared_intermediate_size": "intermediate_size",
-            "intermediate_size": "moe_intermediate_size",
-            "num_local_experts": "num_experts",
-            "layers_block_type": "layer_types",
-        },
-        translate=translations.granite_hybrid,
-        fixed={"num_experts": 0},  # the dense ones; their MLP is the shared one
-        harmless=frozenset({"mamba_n_heads", "mamba_chunk_size", "num_experts"}),
-        mlp_bias=False,
-        fused_mlp=True,
-        layer_types=True,
-        names=(("gate_up_proj", "shared_mlp.input_linear"), ("down_proj", "shared_mlp.output_linear")),
-    ),
     "starcoder2": like(
         LLAMA,
         {

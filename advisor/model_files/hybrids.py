@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from advisor.model import DeltaRule, Layer
+from advisor.model import Attention, AttentionBesideStateSpace, DeltaRule, Layer, StateSpace
 from advisor.model_files.config import attention_of, experts_of, mlp_of, sparse_layers
 from advisor.model_files.families import Family
 from advisor.model_files.keys import Keys, shown
@@ -49,3 +49,87 @@ def qwen3_5(keys: Keys, family: Family, layers: int, *, joined: bool = False) ->
         Layer(mixers[kind], parts[here], family.arrangement, family.norm, family.names)
         for kind, here in zip(kinds or every(keys, layers, "full_attention_interval"), sparse, strict=True)
     )
+
+
+_MAMBA = {"mamba": "recurrent", "mamba2": "recurrent", "linear_attention": "recurrent"}
+_ATTENTION = {"attention": "attention", "full_attention": "attention"}
+
+
+def state_space_of(keys: Keys, *, norm: bool = True) -> StateSpace:
+    """A Mamba 2 mixer in Bamba's spelling; ``mamba_d_head`` may be left to follow from the heads."""
+    width = keys.optional("mamba_d_ssm") or keys.count("mamba_expand") * keys.count("hidden_size")
+    heads = keys.count("mamba_n_heads")
+    if width % heads:
+        raise keys.fail("mamba_n_heads", f"= {heads} does not divide the inner width {width}")
+    head_dim = width // heads
+    if keys.get("mamba_d_head") not in (None, "auto", head_dim):
+        raise keys.fail(
+            "mamba_d_head", f"= {shown(keys.get('mamba_d_head'))} times {heads} heads is not the inner width {width}"
+        )
+    groups = keys.count("mamba_n_groups")
+    if heads % groups:
+        raise keys.fail("mamba_n_groups", f"= {groups} does not divide the {heads} heads")
+    return StateSpace(
+        heads=heads,
+        head_dim=head_dim,
+        groups=groups,
+        state=keys.count("mamba_d_state"),
+        kernel=keys.count("mamba_d_conv"),
+        chunk=keys.count("mamba_chunk_size"),
+        bias=keys.says("mamba_proj_bias"),
+        conv_bias=keys.says("mamba_conv_bias"),
+        norm=norm,
+    )
+
+
+def mamba2(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """Mixers only."""
+    layer = Layer(state_space_of(keys), None, norm=family.norm, names=family.names, residual_fp32=keys.says("residual_in_fp32"))
+    return (layer,) * layers
+
+
+def granite(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """Granite 4 and Bamba: attention in a few layers, Mamba 2 in the others, and the same feed-forward part in all."""
+    kinds = kinds_of(keys, layers, _MAMBA | _ATTENTION) or ["recurrent"] * layers
+    attention = attention_of(keys, family, None)
+    if isinstance(attention, Attention) and "position_embedding_type" in family.defaults:
+        attention = attention._replace(rotary=keys.get("position_embedding_type") == "rope")
+    mixers: dict[str, Any] = {"attention": attention}
+    if "recurrent" in kinds:
+        mixers["recurrent"] = state_space_of(keys)
+    if keys.optional("num_experts", least=0):
+        part: Any = experts_of(keys, family)._replace(shared_fused=True)
+    else:
+        part = mlp_of(keys, family)
+    return tuple(Layer(mixers[kind], part, norm=family.norm, names=family.names) for kind in kinds)
+
+
+def falcon_h1(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """Attention and Mamba 2 side by side in every layer."""
+    attention = attention_of(keys, family, None)
+    assert isinstance(attention, Attention)
+    mixer = AttentionBesideStateSpace(attention, state_space_of(keys, norm=keys.says("mamba_rms_norm")))
+    return (Layer(mixer, mlp_of(keys, family), norm=family.norm, names=family.names),) * layers
+
+
+def nemotron_h(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """One thing a layer: Mamba 2, attention, an MLP or experts."""
+    kinds = kinds_of(keys, layers, {**_MAMBA, **_ATTENTION, "mlp": "mlp", "moe": "moe"})
+    made: dict[str, Layer] = {}
+    for kind in dict.fromkeys(kinds):
+        mixer: Any = None
+        part: Any = None
+        if kind == "recurrent":
+            mixer = state_space_of(keys)
+        elif kind == "attention":
+            mixer = attention_of(keys, family, None)
+        elif kind == "mlp":
+            part = mlp_of(keys, family)
+        else:
+            part = experts_of(keys, family)._replace(
+                shared_width=keys.count("moe_shared_expert_intermediate_size"),
+                latent=keys.optional("moe_latent_size"),
+                weights_fp32=True,
+            )
+        made[kind] = Layer(mixer, part, norm=family.norm, names=family.names)
+    return tuple(made[kind] for kind in kinds)

@@ -95,11 +95,35 @@ def chatglm(config: Keys) -> Keys:
 
 
 def granite_hybrid(config: Keys) -> Keys:
-    """Granite 4: layers are state-space ones unless the config says attention."""
-    layers, kinds = config.get("num_hidden_layers"), config.get("layer_types")
-    if kinds is None and isinstance(layers, int):
-        kinds = ["mamba"] * min(layers, 4096)
-    return config | {"layer_types": ["full_attention" if kind == "attention" else kind for kind in _list(kinds)]}
+    """Granite 4 without experts has its MLP where the others have the shared expert."""
+    if config.get("num_experts"):
+        return config
+    return config | {
+        "intermediate_size": config.get("shared_expert_intermediate_size"),
+        "shared_expert_intermediate_size": None,
+    }
+
+
+_NEMOTRON = {"M": "linear_attention", "E": "moe", "*": "full_attention", "-": "mlp"}
+
+
+def nemotron_h(config: Keys) -> Keys:
+    """``hybrid_override_pattern`` has a letter for each layer, and says how many there are."""
+    kinds, pattern = config.get("layer_types"), config.get("hybrid_override_pattern")
+    if kinds is None and isinstance(pattern, str):
+        kinds = [_NEMOTRON.get(letter, letter) for letter in pattern[:4096]]
+    return config | {
+        "layer_types": kinds,
+        "num_hidden_layers": len(kinds) if isinstance(kinds, list) else None,
+        "mamba_d_ssm": _whole(config.get("mamba_n_heads")) * _whole(config.get("mamba_head_dim")) or None,
+    }
+
+
+def bamba(config: Keys) -> Keys:
+    """``attn_layer_indices`` lists the layers with attention."""
+    layers, attention = config.get("num_hidden_layers"), _list(config.get("attn_layer_indices"))
+    kinds = ["full_attention" if layer in attention else "linear_attention" for layer in range(min(_whole(layers), 4096))]
+    return config | {"layer_types": kinds}
 
 
 def hunyuan(config: Keys) -> Keys:
@@ -124,6 +148,10 @@ def llama4(config: Keys) -> Keys:
     if isinstance(sparse, list) and isinstance(layers, int) and layers <= 4096:
         config = config | {"mlp_layer_types": ["sparse" if layer in sparse else "dense" for layer in range(layers)]}
     return config
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _object(value: object) -> Keys:

@@ -37,7 +37,7 @@ def describe_model(model: Model) -> dict[str, Any]:
     """The model in plain values. Heads are those of the first layer that has attention."""
     from advisor.memory.parameters import active_parameters, parameter_count
 
-    mixer = next((layer.mixer for layer in model.layers if layer.mixer is not None), None)
+    mixer = next((layer.attention for layer in model.layers if layer.attention), None)
     heads = getattr(mixer, "heads", None)
     return {
         "name": model.name,

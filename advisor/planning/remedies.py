@@ -113,8 +113,10 @@ def divides(model: Model, degree: int) -> bool:
     Engines raise where it cannot (vLLM 0.33.0, config/model.py). Fewer KV heads than GPUs are copied.
     """
     for layer, _ in model.kinds:
-        heads = getattr(layer.mixer, "heads", degree)
-        kv_heads = getattr(layer.mixer, "kv_heads", degree)
+        heads = getattr(layer.attention, "heads", degree)
+        kv_heads = getattr(layer.attention, "kv_heads", degree)
+        if layer.recurrent and layer.recurrent.shared_heads % degree:
+            return False
         widths = [getattr(layer.feed_forward, name, 0) for name in ("width", "shared_width", "beside")]
         if heads % degree or any(width % degree for width in widths) or (kv_heads % degree and degree % kv_heads):
             return False
