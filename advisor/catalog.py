@@ -100,6 +100,14 @@ def find_model(name: str) -> Model:
     return model._replace(nominal=record.get("nominal"), max_context=record.get("context"), source=record["source"])
 
 
+def model_config(name: str) -> dict[str, Any]:
+    """The config.json of a model of the catalogue, as far as it shapes the model."""
+    find_model(name)  # which refuses what is unknown, and says what is near
+    record = _listed_model(name)
+    assert record is not None
+    return dict(record["config"])
+
+
 def is_model_name(name: str) -> bool:
     """Whether the catalogue has a model of that name. Makes no model."""
     return _listed_model(name) is not None
