@@ -99,6 +99,10 @@ class DeltaRule(NamedTuple):
         """Channels of the convolution."""
         return 2 * self.key_width + self.value_width
 
+    @property
+    def state_elements(self) -> int:
+        return self.value_heads * self.key_dim * self.value_dim
+
 
 class StateSpace(NamedTuple):
     """Mamba 2 (arXiv 2405.21060): a short convolution, then a state of head_dim × state for each head, in chunks."""
@@ -126,6 +130,58 @@ class StateSpace(NamedTuple):
     def mixed_width(self) -> int:
         """Channels of the convolution."""
         return self.width + 2 * self.groups * self.state
+
+    @property
+    def state_elements(self) -> int:
+        return self.width * self.state
+
+
+class SelectiveScan(NamedTuple):
+    """Mamba 1 (arXiv 2312.00752): a short convolution, then ``state`` numbers for each channel, token by token."""
+
+    width: int  # channels
+    state: int
+    rank: int  # of the step's projection
+    kernel: int
+    bias: bool = False  # of the projections
+    conv_bias: bool = True
+    norms: Literal["weights", "plain"] | None = None  # on the step, B and C: Jamba's, Falcon-Mamba's without weights
+
+    @property
+    def shared_heads(self) -> int:
+        """What tensor parallelism deals out: channels."""
+        return self.width
+
+    @property
+    def mixed_width(self) -> int:
+        """Channels of the convolution."""
+        return self.width
+
+    @property
+    def state_elements(self) -> int:
+        return self.width * self.state
+
+
+class ShortConvolution(NamedTuple):
+    """LFM2: a convolution over the last tokens, gated before and after."""
+
+    width: int
+    kernel: int
+    bias: bool = False
+
+    @property
+    def shared_heads(self) -> int:
+        """What tensor parallelism deals out: channels."""
+        return self.width
+
+    @property
+    def mixed_width(self) -> int:
+        """Channels of the convolution."""
+        return self.width
+
+    @property
+    def state_elements(self) -> int:
+        return 0
 
 
 class AttentionBesideStateSpace(NamedTuple):
@@ -163,8 +219,8 @@ class Experts(NamedTuple):
     weights_fp32: bool = False  # the router's weights stay fp32, and so does what they multiply
 
 
-Recurrent = DeltaRule | StateSpace
-RECURRENT = (DeltaRule, StateSpace)
+Recurrent = DeltaRule | StateSpace | SelectiveScan | ShortConvolution
+RECURRENT = (DeltaRule, StateSpace, SelectiveScan, ShortConvolution)
 Mixer = Attention | LatentAttention | Recurrent | AttentionBesideStateSpace
 FeedForward = Mlp | Experts
 

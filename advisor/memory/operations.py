@@ -127,7 +127,7 @@ def rms_norm(x: Tensor, weight: Parameter, rows: int = 1, *, fp32_weight: bool =
     ``rows``: normalised vectors per token (heads, for the query and key norms).
     """
     x32 = to(x, FP32)
-    normal = _normalised(x32, rows)
+    normal = normalised(x32, rows)
     if fp32_weight:
         del x32
         return to(multiply_weight(normal, weight), x.width)
@@ -136,13 +136,13 @@ def rms_norm(x: Tensor, weight: Parameter, rows: int = 1, *, fp32_weight: bool =
 
 def gemma_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
     """Gemma's: fp32 all through, times (1 + weight), then back."""
-    normal = _normalised(to(x, FP32), rows)
+    normal = normalised(to(x, FP32), rows)
     scaled_up = multiply_weight(normal, Parameter(weight.elements, FP32, weight.trainable))
     del normal
     return to(scaled_up, x.width)
 
 
-def _normalised(x32: Tensor, rows: int) -> Tensor:
+def normalised(x32: Tensor, rows: int = 1) -> Tensor:
     square = op(
         [x32], x32.elements, FP32, [x32], scratch=times(x32.elements, 2 * FP32)
     )  # its derivative takes a power and doubles it

@@ -18,6 +18,8 @@ from advisor.model import (
     Mlp,
     Model,
     Norm,
+    SelectiveScan,
+    ShortConvolution,
     StateSpace,
 )
 
@@ -122,6 +124,12 @@ def _mixer(layer: Layer, hidden: int) -> Iterator[Weight]:
         yield from _delta_rule(mixer, hidden)
     elif isinstance(mixer, StateSpace):
         yield from _state_space(mixer, hidden)
+    elif isinstance(mixer, SelectiveScan):
+        yield from _selective_scan(mixer, hidden)
+    elif isinstance(mixer, ShortConvolution):
+        yield from _linear("in_proj", 3 * mixer.width, hidden, mixer.bias)
+        yield from _convolution("conv", mixer.width, mixer.kernel, mixer.bias)
+        yield from _linear("out_proj", hidden, mixer.width, mixer.bias)
 
 
 def _attention(mixer: Attention, norm: Norm, hidden: int) -> Iterator[Weight]:
@@ -170,18 +178,35 @@ def _delta_rule(mixer: DeltaRule, hidden: int) -> Iterator[Weight]:
         yield Weight("in_proj_z", mixer.value_width, hidden, "linear")
         yield Weight("in_proj_b", mixer.value_heads, hidden, "linear")
         yield Weight("in_proj_a", mixer.value_heads, hidden, "linear")
-    yield Weight("conv1d", mixer.mixed_width, mixer.kernel, "other")
+    yield from _convolution("conv1d", mixer.mixed_width, mixer.kernel, bias=False)
     yield Weight("dt_bias", mixer.value_heads, 1, "other")
     yield Weight("A_log", mixer.value_heads, 1, "other")
     yield Weight("mixer.norm", mixer.value_dim, 1, "norm")
     yield Weight("out_proj", hidden, mixer.value_width, "linear")
 
 
+def _convolution(name: str, channels: int, kernel: int, bias: bool) -> Iterator[Weight]:
+    yield Weight(name, channels, kernel, "other")
+    if bias:
+        yield Weight(f"{name}.bias", channels, 1, "bias")
+
+
+def _selective_scan(mixer: SelectiveScan, hidden: int) -> Iterator[Weight]:
+    yield from _linear("in_proj", 2 * mixer.width, hidden, mixer.bias)
+    yield from _convolution("conv1d", mixer.width, mixer.kernel, mixer.conv_bias)
+    yield Weight("x_proj", mixer.rank + 2 * mixer.state, mixer.width, "linear")
+    yield from _linear("dt_proj", mixer.width, mixer.rank, bias=True)
+    yield Weight("A_log", mixer.width, mixer.state, "other")
+    yield Weight("D", mixer.width, 1, "other")
+    if mixer.norms == "weights":
+        for name, width in (("dt_layernorm", mixer.rank), ("b_layernorm", mixer.state), ("c_layernorm", mixer.state)):
+            yield Weight(name, width, 1, "norm")
+    yield from _linear("out_proj", hidden, mixer.width, mixer.bias)
+
+
 def _state_space(mixer: StateSpace, hidden: int) -> Iterator[Weight]:
     yield from _linear("in_proj", mixer.width + mixer.mixed_width + mixer.heads, hidden, mixer.bias)
-    yield Weight("conv1d", mixer.mixed_width, mixer.kernel, "other")
-    if mixer.conv_bias:
-        yield Weight("conv1d.bias", mixer.mixed_width, 1, "bias")
+    yield from _convolution("conv1d", mixer.mixed_width, mixer.kernel, mixer.conv_bias)
     for name in ("dt_bias", "A_log", "D"):
         yield Weight(name, mixer.heads, 1, "other")
     if mixer.norm:

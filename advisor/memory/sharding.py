@@ -17,6 +17,8 @@ from advisor.model import (
     Mlp,
     Model,
     Recurrent,
+    SelectiveScan,
+    ShortConvolution,
     StateSpace,
 )
 from advisor.workload import Workload
@@ -82,7 +84,8 @@ def _narrowed_layer(layer: Layer, tp: int, ep: int, name: str) -> Layer:
     if isinstance(mixer, AttentionBesideStateSpace):
         attention = _narrowed_layer(Layer(mixer.attention, None), tp, ep, name).attention
         state_space = narrowed_mixer(mixer.state_space, tp, name)
-        assert isinstance(attention, Attention) and isinstance(state_space, StateSpace)
+        assert isinstance(attention, Attention)
+        assert isinstance(state_space, StateSpace)
         mixer = AttentionBesideStateSpace(attention, state_space)
     elif isinstance(mixer, Attention | LatentAttention):
         if mixer.heads % tp:
@@ -109,6 +112,8 @@ def narrowed_mixer(mixer: Recurrent, tp: int, name: str) -> Recurrent:
         raise RequestError(f"tp: {tp} does not divide the {mixer.shared_heads} heads of {name}'s recurrent layers")
     if isinstance(mixer, DeltaRule):
         return mixer._replace(value_heads=mixer.value_heads // tp, key_heads=max(1, mixer.key_heads // tp))
+    if isinstance(mixer, SelectiveScan | ShortConvolution):
+        return mixer._replace(width=mixer.width // tp)
     return mixer._replace(heads=mixer.heads // tp, groups=max(1, mixer.groups // tp))
 
 

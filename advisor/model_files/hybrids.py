@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from advisor.model import Attention, AttentionBesideStateSpace, DeltaRule, Layer, StateSpace
+from advisor.model import Attention, AttentionBesideStateSpace, DeltaRule, Layer, SelectiveScan, ShortConvolution, StateSpace
 from advisor.model_files.config import attention_of, experts_of, mlp_of, sparse_layers
 from advisor.model_files.families import Family
 from advisor.model_files.keys import Keys, shown
@@ -133,3 +133,56 @@ def nemotron_h(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
             )
         made[kind] = Layer(mixer, part, norm=family.norm, names=family.names)
     return tuple(made[kind] for kind in kinds)
+
+
+def lfm2(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """Short convolutions, and attention in some layers; LFM2-MoE has experts after its first layers."""
+    kinds = kinds_of(keys, layers, {"conv": "recurrent", **_ATTENTION}) or ["attention"] * layers
+    mixers: dict[str, Any] = {
+        "attention": attention_of(keys, family, None),
+        "recurrent": ShortConvolution(keys.count("hidden_size"), keys.count("conv_L_cache"), keys.says("conv_bias")),
+    }
+    sparse = sparse_layers(keys, family, layers)
+    parts = {here: experts_of(keys, family) if here else mlp_of(keys, family) for here in dict.fromkeys(sparse)}
+    return tuple(
+        Layer(mixers[kind], parts[here], norm=family.norm, names=family.names) for kind, here in zip(kinds, sparse, strict=True)
+    )
+
+
+def selective_scan_of(keys: Keys, norms: Any) -> SelectiveScan:
+    """A Mamba 1 mixer in Jamba's spelling; the rank of its step is a sixteenth of the hidden size unless it is given."""
+    hidden, rank = keys.count("hidden_size"), keys.get("mamba_dt_rank")
+    return SelectiveScan(
+        width=keys.count("mamba_expand") * hidden,
+        state=keys.count("mamba_d_state"),
+        rank=-(-hidden // 16) if rank == "auto" else keys.count("mamba_dt_rank"),
+        kernel=keys.count("mamba_d_conv"),
+        bias=keys.says("mamba_proj_bias"),
+        conv_bias=keys.says("mamba_conv_bias"),
+        norms=norms,
+    )
+
+
+def mamba1(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """Mixers only; Falcon-Mamba's has norms inside."""
+    mixer = selective_scan_of(keys, "plain" if family.qk_norm else None)
+    layer = Layer(mixer, None, norm=family.norm, names=family.names, residual_fp32=keys.says("residual_in_fp32"))
+    return (layer,) * layers
+
+
+def jamba(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """Attention in one layer of ``attn_layer_period``, Mamba 1 in the others; experts in one of ``expert_layer_period``."""
+    attention, scan = attention_of(keys, family, None), selective_scan_of(keys, "weights")
+    period, offset = keys.count("attn_layer_period"), keys.optional("attn_layer_offset", least=0)
+    sparse_period, sparse_offset = keys.count("expert_layer_period"), keys.optional("expert_layer_offset", least=0)
+    dense = mlp_of(keys, family)
+    sparse = experts_of(keys, family) if keys.count("num_experts") > 1 else dense
+    return tuple(
+        Layer(
+            attention if depth % period == offset else scan,
+            sparse if depth % sparse_period == sparse_offset else dense,
+            norm=family.norm,
+            names=family.names,
+        )
+        for depth in range(layers)
+    )

@@ -150,6 +150,24 @@ def llama4(config: Keys) -> Keys:
     return config
 
 
+def lfm2(config: Keys) -> Keys:
+    """``block_auto_adjust_ff_dim`` makes the MLP two thirds as wide as it says, rounded up to ``block_multiple_of`` (Lfm2MLP)."""
+    layers, attention, width = config.get("num_hidden_layers"), config.get("full_attn_idxs"), config.get("intermediate_size")
+    if config.get("layer_types") is None and isinstance(attention, list):
+        kinds = ["full_attention" if layer in attention else "conv" for layer in range(min(_whole(layers), 4096))]
+        config = config | {"layer_types": kinds}
+    if config.get("block_auto_adjust_ff_dim") is False or not _whole(width):
+        return config
+    narrow, factor, multiple = (
+        int(2 * _whole(width) / 3),
+        config.get("block_ffn_dim_multiplier"),
+        config.get("block_multiple_of"),
+    )
+    if isinstance(factor, int | float) and _whole(multiple) > 0:
+        narrow = -(-int(factor * narrow) // _whole(multiple)) * _whole(multiple)
+    return config | {"intermediate_size": narrow}
+
+
 def _whole(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
