@@ -3,7 +3,8 @@
 tests/data/tensor_accounting.jsonl holds one case a line: the job, and the peak of live tensor bytes in each phase. The peaks were
 counted on a CPU with torch 2.13, transformers 5.23 and PEFT 0.21: the real classes ran their real forward pass, autograd and
 optimizer step on fake tensors, and a dispatch mode added up the storages alive after every operation. CUDA context, cuBLAS
-workspace, NCCL and the caching allocator's rounding are in none of these numbers.
+workspace, NCCL and the caching allocator's rounding are in none of these numbers. Models of a few layers are cut from the one that their name says, and their config stands in the case; recurrent
+layers ran in PyTorch, without the kernels of mamba-ssm, causal-conv1d and flash-linear-attention.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ROUNDING = 16 * 2**20
 
 def estimated(case: dict[str, Any]) -> tuple[Estimate, int]:
     """The estimate of a case by a bare loop on a card that has every kernel, and the workspace in it."""
-    keys = {name: value for name, value in case.items() if name not in ("model", "peaks", "seq")}
+    keys = {name: value for name, value in case.items() if name not in ("name", "model", "peaks", "seq")}
     if "prefill" in case["peaks"]:
         lengths = {"infer": case["model"], "prompt": case["seq"], "seq": case["seq"] + 4}
         keys |= {"precision": "bf16", "quantization": "none"}
@@ -47,7 +48,7 @@ def error(phase: str, case: dict[str, Any]) -> float:
     return 0.0 if abs(off) <= ROUNDING else off / counted
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['model']}-{case['batch']}x{case['seq']}")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.get('name', case['model'])}-{case['batch']}x{case['seq']}")
 def test_the_peak_is_within_one_percent(case: dict[str, Any]) -> None:
     """The highest phase of every case is within 1 % of what was counted."""
     highest = max(case["peaks"], key=lambda phase: case["peaks"][phase])
@@ -56,7 +57,7 @@ def test_the_peak_is_within_one_percent(case: dict[str, Any]) -> None:
 
 def test_every_phase_is_within_three_percent() -> None:
     """Also the phases that are not the highest, forward, backward, step, prefill and decode, are within 3 %."""
-    worst = max((abs(error(phase, case)), phase, case["model"]) for case in CASES for phase in case["peaks"])
+    worst = max((abs(error(phase, case)), phase, str(case.get("name", case["model"]))) for case in CASES for phase in case["peaks"])
     assert worst[0] <= 0.03, worst
 
 
