@@ -7,6 +7,7 @@ would take memory that the answer is about.
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from typing import Any, NamedTuple
 
 from advisor.catalog import DRIVER_RESERVE_MIB, MIB, find_gpu
@@ -29,8 +30,9 @@ class Seen(NamedTuple):
     free_mib: int
 
 
+@cache
 def local_gpu() -> Gpu:
-    """The first card of this machine, with the total that its driver reports."""
+    """The first card of this machine, with the total that its driver reports. Asked once a process: a plan decides many jobs."""
     cards = _by_nvml() or _by_nvidia_smi()
     if not cards:
         raise RequestError("no GPU found here; name one with --gpu")

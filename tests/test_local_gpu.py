@@ -2,13 +2,14 @@
 
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from advisor import local_gpu
+from advisor import advise, local_gpu
 from advisor.catalog import DRIVER_RESERVE_MIB, find_gpu
 from advisor.errors import RequestError
 
@@ -16,8 +17,9 @@ MIB = 2**20
 
 
 @pytest.fixture
-def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Puts an nvidia-smi on the PATH that runs these shell lines; no NVML."""
+    local_gpu.local_gpu.cache_clear()
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -25,8 +27,10 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         program = tmp_path / "nvidia-smi"
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        local_gpu.local_gpu.cache_clear()
 
-    return says
+    yield says
+    local_gpu.local_gpu.cache_clear()
 
 
 def test_a_card_of_the_catalogue(smi: Any) -> None:
@@ -42,6 +46,13 @@ def test_the_query_asks_for_numbers_alone(smi: Any) -> None:
     """The driver is asked once, for name, total and free memory in MiB without units."""
     smi('[ "$*" = "--query-gpu=name,memory.total,memory.free --format=csv,noheader,nounits" ] && echo "Tesla T4, 15360, 15000"')
     assert find_gpu("AUTO").slug == "t4"
+
+
+def test_the_driver_is_asked_once_a_process(smi: Any, tmp_path: Path) -> None:
+    """A plan of many steps starts one nvidia-smi, not one for every job that it tries."""
+    smi(f'echo "Tesla T4, 15360, 15000"; echo asked >> {tmp_path}/log')
+    assert len(advise(gpu="auto", train="7b").steps) > 1
+    assert (tmp_path / "log").read_text() == "asked\n"
 
 
 def test_one_name_in_two_sizes(smi: Any) -> None:
@@ -131,5 +142,6 @@ def test_nvml_is_asked_first(smi: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     smi('echo "Tesla T4, 15360, 15000"')
     monkeypatch.setitem(sys.modules, "pynvml", nvml(1))
     assert find_gpu("auto").slug == "l4"
+    local_gpu.local_gpu.cache_clear()
     monkeypatch.setitem(sys.modules, "pynvml", nvml(1, fail=True))
     assert find_gpu("auto").slug == "t4"
