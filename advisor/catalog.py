@@ -113,6 +113,13 @@ def is_model_name(name: str) -> bool:
     return _listed_model(name) is not None
 
 
+def hf_id(name: str) -> str | None:
+    """The Hugging Face id of a model of the catalogue; one that is given stays, since a tuning has its own."""
+    record = _listed_model(name)
+    known: str | None = record.get("hf_id") if record else None
+    return name.strip() if known and "/" in name else known
+
+
 def _listed_model(name: str) -> Record | None:
     """The record of that name; behind its own owner an alias counts as well, since a tuning keeps the shape."""
     owner, _, own = name.rpartition("/")
@@ -243,7 +250,7 @@ def _filter(text: str) -> Callable[..., bool]:
 
 
 def _unknown(what: str, kind: str, name: str, spellings: list[str], hint: str) -> RequestError:
-    """What to say of a name that is none: the members of the family it names, or the nearest names."""
+    """What to say of a name that is none: the members of the family it names, the nearest names, or those with its words."""
     shown = name if len(name) <= 60 else name[:57] + "..."
     slugs = [record.get("slug") or record["name"] for record in _records(kind)]
     family = _family(spellings, slugs) if "/" not in name else []
@@ -253,8 +260,11 @@ def _unknown(what: str, kind: str, name: str, spellings: list[str], hint: str) -
 
     owner = {squeeze(called): slug for slug, record in zip(slugs, _records(kind), strict=True) for called in _names(record)}
     keys = [squeeze(spelling)[:60] for spelling in reversed(spellings)]
-    near = dict.fromkeys(owner[match] for key in keys for match in get_close_matches(key, owner, 3))
-    question = f"did you mean {_listed(list(near)[:3])}?" if near else "none is like it."
+    near = list(dict.fromkeys(owner[match] for key in keys for match in get_close_matches(key, owner, 3)))[:3]
+    words = set(re.split(r"[\s/_-]+", name.lower())) - {""}
+    whole = [slug for slug in slugs if words and words <= set(slug.split("-"))]
+    meant = whole if whole and len(words) == 1 else near or whole  # 1b is llama-3.2-1b, not 13b
+    question = f"did you mean {_listed(meant)}?" if meant else "none is like it."
     return RequestError(f'no {what} "{shown}": {question} {hint}')
 
 
