@@ -41,7 +41,7 @@ class Key(NamedTuple):
 
 KEYS: tuple[Key, ...] = (
     Key("gpu", "text", "", "The card: a name of `advise gpus`, or a size such as 24GB."),
-    Key("gpus", "whole", "1", "GPUs that the job runs on."),
+    Key("gpus", "whole", "1, or tp x pp x cp", "GPUs that the job runs on."),
     Key("max_gpus", "whole", "8", "GPUs that a plan may go up to."),
     Key("nodes", "whole", "as few as hold the GPUs", "Machines that the GPUs are in."),
     Key("free", "size", "all usable memory", "Memory free now, when others share the card."),

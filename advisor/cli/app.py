@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from advisor.cli.options import JobOption, job_options, output_options
+from advisor.cli.options import JobOption, help_option, job_options, output_options, told_option
 
 COMMANDS = ("rules", "gpus", "models", "observe")
 HELP = """How much GPU memory a job needs, and what to change, step by step, until it fits.
@@ -63,12 +63,10 @@ def _ask(**values: Any) -> Any:
     return ask(click.get_current_context(), values)
 
 
-def _version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
-    if wanted and not context.resilient_parsing:
-        from advisor.cli.run import version
+def _version(context: click.Context) -> str:
+    from advisor.cli.run import version
 
-        click.echo(version())
-        context.exit()
+    return version()
 
 
 app = Advise(
@@ -78,16 +76,16 @@ app = Advise(
         *output_options(),
         click.Option(["--explain"], is_flag=True, help="Every part with its formula and source, every step with its reasons."),
         click.Option(["--use-observations"], is_flag=True, help="Correct the estimate by what `advise observe` has kept."),
-        click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version,
-                     help="The version, and which rules engine is in use."),
+        told_option(["--version"], _version, "The version, and which rules engine is in use."),
+        help_option(),
     ],
+    add_help_option=False,
     callback=_ask,
     invoke_without_command=True,
     help=HELP,
     epilog=EPILOG,
     subcommand_metavar="[COMMAND]",
     context_settings={
-        "help_option_names": ["-h", "--help"],
         "max_content_width": 80,
         "token_normalize_func": lambda name: name.replace("_", "-"),  # --lora_rank, as JSON spells it
     },

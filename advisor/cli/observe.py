@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from advisor.cli.options import given, job_options, output_options
+from advisor.cli.options import given, help_option, job_options, output_options
 from advisor.cli.output import Answer
 from advisor.errors import RequestError
 
@@ -105,7 +105,8 @@ def _observation(line: str) -> Observation | None:
 
 command = click.Command(
     "observe",
-    params=[*job_options(), *output_options()],
+    params=[*job_options(), *output_options(), help_option()],
+    add_help_option=False,
     callback=observe,
     help=observe.__doc__,
     short_help="Keep what a job took, for --use-observations.",

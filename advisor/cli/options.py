@@ -35,6 +35,14 @@ HEADINGS = {
 }
 
 
+class Told(click.exceptions.Exit):
+    """Ends the reading of a command line with an answer, which goes where answers go: click would print it by itself."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
 class JobOption(click.Option):
     """An option that is a key of a job."""
 
@@ -82,11 +90,26 @@ def output_options() -> list[click.Option]:
     ]  # fmt: skip
 
 
+def told_option(names: list[str], text: Callable[[click.Context], str], help: str) -> click.Option:
+    """An option that is a question by itself."""
+
+    def tell(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+        if wanted and not context.resilient_parsing:
+            raise Told(text(context) + "\n")
+
+    return click.Option(names, is_flag=True, is_eager=True, expose_value=False, callback=tell, help=help)
+
+
+def help_option() -> click.Option:
+    return told_option(["-h", "--help"], click.Context.get_help, "Show this message and exit.")
+
+
 def listing_command(name: str, callback: Callable[..., Any], argument: str, short_help: str) -> click.Command:
     """A command that shows a list, of what its words fit."""
     return click.Command(
         name,
-        params=[click.Argument(["words"], nargs=-1, metavar=f"[{argument}]"), *output_options()],
+        params=[click.Argument(["words"], nargs=-1, metavar=f"[{argument}]"), *output_options(), help_option()],
+        add_help_option=False,
         callback=callback,
         help=callback.__doc__,
         short_help=short_help,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from advisor.cli.app import app
+from advisor.cli.options import Told
 from advisor.cli.output import Answer, deliver, print_error
 from advisor.errors import RequestError
 
@@ -36,8 +37,8 @@ def _ask(arguments: list[str]) -> Answer:
     try:
         with app.make_context("advise", arguments) as context:
             answer = app.invoke(context)
-    except click.exceptions.Exit:  # --help and --version
-        return Answer("")
+    except Told as told:  # --help and --version
+        return Answer(told.text)
     assert isinstance(answer, Answer)
     return answer
 

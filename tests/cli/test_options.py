@@ -10,7 +10,8 @@ import pytest
 from advisor.cli.app import COMMANDS, app
 from advisor.cli.options import given
 from advisor.job import Job
-from advisor.vocabulary import KEYS
+from advisor.vocabulary import BY_NAME, KEYS
+from advisor.workload import resolve
 
 # A value of each kind, as text and as Job reads it.
 SAMPLES: dict[str, tuple[list[str], Any]] = {
@@ -62,6 +63,13 @@ def test_help_tells_every_option_with_its_default_and_choices() -> None:
         assert f"[default: {key.default}]" in text or not key.default
         if key.kind == "choice":
             assert ", ".join(key.choices) in text.replace("awq- int4", "awq-int4")
+
+
+def test_the_default_of_gpus_follows_the_degrees() -> None:
+    """As the help says: a job of degree 4 runs on four."""
+    assert BY_NAME["gpus"].default == "1, or tp x pp x cp"
+    assert resolve(Job(gpu="a100-80", infer="70b", engine="vllm", tp=2, pp=2)).gpus == 4
+    assert resolve(Job(gpu="a100-80", train="7b", cp=2)).gpus == 2
 
 
 @pytest.mark.parametrize("name", COMMANDS)

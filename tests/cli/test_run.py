@@ -47,6 +47,20 @@ def test_the_exit_code_says_what_the_verdict_says(
     assert shown.err == ""
 
 
+@pytest.mark.parametrize("question", [
+    "--gpu 8GB --infer gpt2 --batch 131072 --seq 128k",
+    "--gpu 8GB --infer gpt2 --batch 2147483647 --seq 2147483647",
+    "--gpu 8GB --train 7b --batch 2147483647 --seq 2147483647",
+    "--gpu b200 --infer llama-3.1-405b --max-gpus 4",
+    "--gpu rtx-4090 --infer llama-3.1-70b --engine vllm",
+    "--gpu v100-16 --train 7b --engine torchtitan --precision fp32 --gpus 2 --batch 8",
+])  # fmt: skip
+def test_no_line_is_wider_than_80_columns(question: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The frameworks' words and figures of any size included."""
+    run(question.split())
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["--gppu", "v100-16"], "no such option --gppu; did you mean --gpu?"),
     (["--qqqqqq"], "no such option --qqqqqq; advise --help lists them"),
@@ -59,6 +73,9 @@ def test_the_exit_code_says_what_the_verdict_says(
     (["--train", "7b"], "--gpu"),
     (["--gpu", "v100-61", "--train", "7b"], "did you mean v100-16"),
     (["--gpu", "v100-16", "--train", "lama-2-7b"], "did you mean llama-2-7b"),
+    (["--gpu", "v100-16", "--train", "8b"], "did you mean llama-3-8b, llama-3.1-8b, "),
+    (["--gpu", "v100-16", "--train", "1b"], "llama-3.2-1b"),
+    (["--gpu", "ti", "--train", "7b"], "rtx-3060-ti"),
     (["--gpu", "v100-16", "--train", "7b", "--batch", "-1"], "batch: '-1' does not do"),
     (["--gpu", "v100-16", "--train", "7b", "--seq", "9" * 30], "seq: "),
     (["--gpu", "v100-16", "--train", "7b", "--optimizer", "adam"], "optimizer: 'adam' does not do: did you mean adamw?"),
@@ -119,10 +136,11 @@ def test_a_closed_pipe_ends_quietly_with_the_verdicts_code() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
-def test_a_full_disk_is_one_line() -> None:
-    """ENOSPC on stdout."""
+@pytest.mark.parametrize("words", [["rules"], ["--version"], ["--help"], ["rules", "--help"], ["observe", "-h"]])
+def test_a_full_disk_is_one_line(words: list[str]) -> None:
+    """ENOSPC on stdout, which click would not catch where it prints the help by itself."""
     with open("/dev/full", "wb") as full:
-        ended = subprocess.run([*ADVISE, "rules"], stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
+        ended = subprocess.run([*ADVISE, *words], stdout=full, stderr=subprocess.PIPE, env=environment(), check=False)
     assert ended.returncode == 2
     assert ended.stderr == b"advise: the answer cannot be written: No space left on device\n"
 
