@@ -34,6 +34,7 @@ FACTS: dict[str, type] = {**KEYS, **{name: kind for name, (kind, _) in WORKED_OU
 
 # What a text of a rule may hold between braces beside the facts.
 FILLED = {*FACTS, "model", "global_batch", "tokens", "gpus_per_node", "dtype", "dtype_torch"}
+NAMELESS = "MODEL"
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -62,10 +63,20 @@ def values(w: Workload) -> dict[str, Any]:
     fp16 = w.precision.startswith("fp16") or not w.gpu.bf16
     return {
         **facts(w, fits=False, past=0),
-        "model": w.model.name,
+        "model": _model_id(w),
         "global_batch": w.global_batch,
         "tokens": w.batch * w.seq,
         "gpus_per_node": -(-w.gpus // w.nodes),
         "dtype": "fp16" if fp16 else "bf16",
         "dtype_torch": "float16" if fp16 else "bfloat16",
     }
+
+
+def _model_id(w: Workload) -> str:
+    """What a framework takes for the model: its Hugging Face id or its folder; MODEL where it has neither, as a size class."""
+    from advisor.catalog import hf_id, is_model_name
+
+    asked = w.asked.train if w.task == "train" else w.asked.infer
+    if not isinstance(asked, str):
+        return NAMELESS
+    return (hf_id(asked) or NAMELESS) if is_model_name(asked) else asked

@@ -94,7 +94,7 @@ class Speed(Strict):
 
 class RuleCost(Strict):
     text: Prose
-    speed: Speed
+    speed: Speed | dict[str, Speed]
     quality: Literal["none", "small", "real"]
     figure: Prose  # the published figure behind `quality`
 

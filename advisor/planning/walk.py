@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,19 +49,37 @@ def walk(w: Workload, estimate: Estimator, resolve: Resolver | None = None, engi
     steps, skipped, last = _walk(initial, tools)
     if not last.estimate.fits:
         missing = _missing(initial, last, tools)
-        return _plan(initial, "does-not-fit", steps, skipped, missing=missing, notes=last.estimate.notes)
+        told = _told("After every step", initial, last)
+        return _plan(initial, "does-not-fit", steps, skipped, missing=missing, notes=told)
+    from advisor.planning.snippets import agreed
+
     steps, last = _without_needless(initial, steps, last, tools)
     final = Final(last.workload.to_dict(), last.estimate)
-    notes = (*last.workload.notes, *last.estimate.notes)
-    return _plan(initial, "fits-after-changes", steps, skipped, final=final, notes=notes)
+    return _plan(initial, "fits-after-changes", agreed(steps, _book(w).rule, last.workload), skipped, final=final,
+                 notes=_told("Planned", initial, last))  # fmt: skip
+
+
+def _question(w: Workload) -> Question:
+    return "training" if w.task == "train" else "inference"
+
+
+def _book(w: Workload) -> Rulebook:
+    from advisor.planning.rulebook import load
+
+    return load(_question(w))
+
+
+def _told(of: str, initial: State, last: State) -> list[str]:
+    """The notes on the last job that the first one did not have: two of a kind, with two figures, must not stand side by side."""
+    known = {*initial.workload.notes, *initial.estimate.notes}
+    return [f"{of}: {note}" for note in (*last.workload.notes, *last.estimate.notes) if note not in known]
 
 
 def _walk(initial: State, tools: Tools) -> tuple[list[Step], list[Skip], State]:
     from advisor.planning.facts import facts
-    from advisor.planning.rulebook import EXHAUSTED, FITS, load
+    from advisor.planning.rulebook import EXHAUSTED, FITS
 
-    question: Question = "training" if initial.workload.task == "train" else "inference"
-    book = load(question)
+    book = _book(initial.workload)
     places = {rule.id: place for place, rule in enumerate(book.rule, start=1)}
     steps: list[Step] = []
     skipped: list[Skip] = []
@@ -84,7 +102,7 @@ def _walk(initial: State, tools: Tools) -> tuple[list[Step], list[Skip], State]:
         steps.append(step)
         return facts(state.workload, state.estimate.fits, past=place - 1)
 
-    (tools.engine or _engine(question)).run(facts(state.workload, state.estimate.fits, past=0), apply)
+    (tools.engine or _engine(_question(initial.workload))).run(facts(state.workload, state.estimate.fits, past=0), apply)
     return steps, skipped, state
 
 
@@ -145,8 +163,9 @@ def _try(changes: dict[str, Any], state: State, tools: Tools) -> State | str:
 
 
 def _step(rule: Rule, changes: dict[str, Any], old: State, new: State, refusals: list[str]) -> Step:
-    gpus = new.workload.gpus - old.workload.gpus
-    speed = rule.cost.speed
+    from advisor.planning.snippets import how, speed
+
+    gpus, time = new.workload.gpus - old.workload.gpus, speed(rule, changes, new.workload)
     return Step(
         rule=rule.id,
         name=rule.name,
@@ -154,9 +173,9 @@ def _step(rule: Rule, changes: dict[str, Any], old: State, new: State, refusals:
         change={key: (getattr(old.workload, key), value) for key, value in changes.items()},
         before_bytes=old.estimate.device_bytes,
         after_bytes=new.estimate.device_bytes,
-        cost=Cost(speed.low, speed.high, speed.source, rule.cost.quality, gpus),
+        cost=Cost(time.low, time.high, time.source, rule.cost.quality, gpus),
         why=" ".join([rule.why, _effect(old, new), *_side_effects(old, new), *(f"Not sooner: {why}." for why in refusals)]),
-        how=_how(rule, changes, new.workload),
+        how=how(rule, changes, new.workload),
     )
 
 
@@ -178,23 +197,6 @@ def _side_effects(old: State, new: State) -> list[str]:
     if new.workload.task != "train" or before == after:
         return []
     return [f"The global batch goes from {before} to {after}."]
-
-
-def _how(rule: Rule, changes: dict[str, Any], w: Workload) -> dict[str, str]:
-    """The rule's snippets for these changes, the one of the job's engine first."""
-    from advisor.planning.facts import filled, values
-    from advisor.planning.remedies import weight_bits
-
-    # A text of its own for a key that changes, for its new value, or for the bits of the new format.
-    named = [*changes, *(str(value) for value in changes.values()), f"{weight_bits(w)}-bit"]
-    known = values(w)
-    texts = {}
-    for framework in sorted(rule.how, key=lambda name: name != w.engine.name):
-        written = rule.how[framework]
-        text = written if isinstance(written, str) else next((written[name] for name in named if name in written), None)
-        if text is not None:
-            texts[framework] = filled(text, known)
-    return texts
 
 
 def _without_needless(initial: State, steps: list[Step], last: State, tools: Tools) -> tuple[list[Step], State]:
@@ -264,7 +266,7 @@ def _contradicted(w: Workload) -> list[str]:
     """Claims of the memory guide about this very job that its own formulas contradict; it speaks of size classes only."""
     if not w.model.nominal:
         return []
-    from advisor.memory.claims import contradicted
+    from advisor.planning.claims import contradicted
 
     return contradicted(w)
 
@@ -277,7 +279,7 @@ def _plan(
     *,
     final: Final | None = None,
     missing: dict[str, Any] | None = None,
-    notes: tuple[str, ...] = (),
+    notes: Sequence[str] = (),
 ) -> Plan:
     w = initial.workload
     total, usable = budget(w)

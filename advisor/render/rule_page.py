@@ -11,7 +11,7 @@ from advisor.planning.facts import PLACEHOLDER
 from advisor.render.steps import code, speed
 
 if TYPE_CHECKING:
-    from advisor.planning.rulebook import Clause, Rule
+    from advisor.planning.rulebook import Clause, Rule, Speed
 
 OPERATORS = {
     "is": "is",
@@ -47,7 +47,7 @@ def _sections(rule: Rule) -> Iterator[tuple[str, list[str]]]:
         "What it costs",
         [
             cost.text,
-            f"- Time: {speed(cost.speed.low, cost.speed.high)}. {cost.speed.source}.",
+            *_times(cost.speed),
             f"- Quality: {QUALITY[cost.quality]}. {cost.figure}.",
         ],
     )
@@ -59,6 +59,11 @@ def _condition(clause: Clause) -> str:
     fact, operator, value = clause.condition
     compared = value.fact if isinstance(value, Other) else {True: "true", False: "false"}.get(value, value)  # type: ignore[call-overload]
     return f"{fact} {OPERATORS[operator]} {compared}"
+
+
+def _times(written: Speed | dict[str, Speed]) -> Iterator[str]:
+    for case, time in (written if isinstance(written, dict) else {"": written}).items():
+        yield f"- Time{f', {case}' if case else ''}: {speed(time.low, time.high)}. {time.source}."
 
 
 def _how(framework: str, text: str | dict[str, str]) -> Iterator[str]:

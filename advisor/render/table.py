@@ -67,7 +67,8 @@ def _memory(plan: Plan, width: int, paint: Paint) -> str:
     u, budgets = words.unit(plan), words.budgets(plan)
     colours = _part_colours(plan)
     scale = max(plan.usable_bytes, *(estimate.device_bytes for estimate in budgets.values()))
-    cells = width - LABEL - 12  # the edge and the figure behind the bar
+    figures = max(8, *(len(u.figure(estimate.device_bytes)) for estimate in budgets.values()))
+    cells = max(1, width - LABEL - 4 - figures)  # the margin, the edge and the figure behind the bar
     bars = [
         f"  {name:{LABEL}}{_painted(bar(estimate.parts, plan.usable_bytes, scale, cells), colours, paint)}"
         f" {u.figure(estimate.device_bytes)}"

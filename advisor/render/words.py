@@ -14,8 +14,15 @@ class Unit(NamedTuple):
     bytes: int
 
     def figure(self, size: int) -> str:
-        """``12.55``."""
-        return f"{size / self.bytes:,.2f}" if size >= self.bytes / 200 or size <= 0 else "<0.01"
+        """``12.55``; at most nine signs, so that tables keep to their width.
+
+        >>> [Unit("GiB", 2**30).figure(round(size * 2**30)) for size in (0.001, 12.546, 123456.789, 6.9665e14)]
+        ['<0.01', '12.55', '123,457', '6.97e+14']
+        """
+        if 0 < size < self.bytes / 200:
+            return "<0.01"
+        amount = size / self.bytes
+        return f"{amount:,.2f}" if amount < 10**5 - 1 else f"{amount:,.0f}" if amount < 10**7 - 1 else f"{amount:.2e}"
 
     def amount(self, size: int) -> str:
         """``12.55 GiB``."""

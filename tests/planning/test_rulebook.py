@@ -9,9 +9,10 @@ from planning_toy import workload
 
 from advisor.errors import RequestError
 from advisor.planning.engine import Condition, Other
-from advisor.planning.facts import FACTS, facts
+from advisor.planning.facts import FACTS, facts, filled
 from advisor.planning.remedies import REMEDIES
 from advisor.planning.rulebook import QUESTIONS, find_rule, load, parse, rules
+from advisor.render.steps import code
 
 RULE = """
 [[rule]]
@@ -52,8 +53,9 @@ def test_every_rule_has_its_whole_page(rule):
     assert not rule.title.endswith(".")
     assert re.search(r"phase|decode|prefill|backward|step", rule.why)
     assert re.search(r"`[a-z-]+`", rule.what), "names the parts it works on"
-    assert rule.cost.speed.low <= rule.cost.speed.high
-    assert rule.cost.speed.source
+    for speed in rule.cost.speed.values() if isinstance(rule.cost.speed, dict) else [rule.cost.speed]:
+        assert speed.low <= speed.high
+        assert speed.source
     assert rule.cost.figure
     assert any("memory guide" in line and "§" in line for line in rule.source)
     assert any(re.search(r"\d{4}|\d+\.\d+", line) for line in rule.source)
@@ -62,6 +64,42 @@ def test_every_rule_has_its_whole_page(rule):
     for clause in rule.when:
         assert clause.otherwise
         assert not clause.otherwise.endswith(".")
+
+
+TYPICAL = {
+    "model": "mistralai/Mistral-Small-24B-Instruct-2501", "batch": 16, "accumulation": 16, "global_batch": 2048, "seq": 131072,
+    "prompt": 131072, "tokens": 2097152, "gpus": 64, "gpus_per_node": 8, "nodes": 8, "data_parallel": 64, "tp": 8, "pp": 8,
+    "zero": 3, "dtype": "bf16", "dtype_torch": "bfloat16", "precision": "bf16-mixed",
+}  # fmt: skip
+LONG = TYPICAL | {
+    "model": "/home/somebody/" + "a-long-name/" * 20, "batch": 2**31, "accumulation": 2**31, "global_batch": 2**48, "seq": 2**31,
+    "prompt": 2**31, "tokens": 2**62, "gpus": 2**17, "gpus_per_node": 2**17, "nodes": 2**17, "data_parallel": 2**17, "tp": 2**17,
+    "pp": 2**17,
+}  # fmt: skip
+SNIPPETS = {
+    f"{rule.id} {framework} {case}": text
+    for rule in rules()
+    for framework, written in rule.how.items()
+    for case, text in (written if isinstance(written, dict) else {"": written}).items()
+}
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_a_snippet_is_narrow(name):
+    """At most 70 columns with usual values, so that it stands on a page of 80; 76 with the longest, where only comments are broken."""
+    assert max(map(len, filled(SNIPPETS[name], TYPICAL).splitlines())) <= 70
+    assert max(map(len, code(filled(SNIPPETS[name], LONG), 70))) <= 76
+
+
+@pytest.mark.parametrize("name", [name for name in SNIPPETS if name.split()[1] in ("trainer", "trl", "vllm", "sglang")])
+def test_a_snippet_says_where_it_goes(name):
+    """Arguments are not a line for a shell; the first line tells one from the other, and a launch is followed by its own heading."""
+    lines = SNIPPETS[name].strip().splitlines()
+    assert lines[0].startswith("# ")
+    if lines[0] == "# launch:":
+        assert "# TrainingArguments:" in lines or "# SFTConfig:" in lines
+    else:
+        assert not re.search(r"^(torchrun|accelerate|vllm|python) ", SNIPPETS[name], re.MULTILINE)
 
 
 def test_every_remedy_has_its_rule():

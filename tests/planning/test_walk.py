@@ -263,7 +263,7 @@ def test_the_snippet_of_the_jobs_own_engine_comes_first():
         ({"train": "7b", "gpus": 2}, {"zero": 2}, "accelerate", "fsdp_reshard_after_forward: false"),
         ({"train": "7b", "gpus": 2}, {"zero": 3}, "accelerate", "fsdp_reshard_after_forward: true"),
         ({"train": "7b", "batch": 4}, {"batch": 2}, "deepspeed", '"train_batch_size": 4'),
-        ({"infer": "7b", "engine": "vllm"}, {"tp": 4}, "vllm", "vllm serve toy-7b --tensor-parallel-size 4"),
+        ({"infer": "7b", "engine": "vllm"}, {"tp": 4}, "vllm", "--tensor-parallel-size 4"),
         ({"infer": "7b"}, {"quantization": "nf4"}, "transformers", "load_in_4bit=True"),
         ({"infer": "7b"}, {"quantization": "nf4"}, "llama.cpp", "Q4_K_M"),
         ({"infer": "7b", "gpu": "old"}, {"quantization": "nf4"}, "transformers", "torch.float16"),
@@ -274,6 +274,72 @@ def test_the_snippet_of_the_jobs_own_engine_comes_first():
 def test_snippets_have_the_steps_values_and_variant(keys, table, framework, text):
     """Braces are filled with what the job has after the step."""
     assert text in plan(sized([(table, 5)], 50), **keys).steps[-1].how[framework]
+
+
+def test_layers_dealt_out_are_no_faster():
+    """Tensor parallel is; one GPU after the other is not. Stage 2 sends what data parallelism does, stage 3 half as much again."""
+
+    def times(table, **keys):
+        cost = plan(sized([(table, 5)], 50), **keys).steps[-1].cost
+        return cost.speed_low, cost.speed_high
+
+    assert times({"gpus": 2}, infer="7b") == (1, 1)
+    assert times({"gpus": 2}, infer="7b", engine="vllm") == (0.55, 1)
+    assert times({"pp": 2}, infer="7b", engine="vllm", tp=32, gpus=32, max_gpus=64) == (1, 1)
+    assert times({"zero": 2}, train="7b", gpus=2) == (1, 1)
+    assert times({"zero": 3}, train="7b", gpus=2) == (1, 1.5)
+    assert times({"gpus": 2}, train="7b") == (0.5, 0.75)
+    assert times({"gpus": 4}, train="7b", gpus=2, zero=3) == (0.5, 0.54)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("llama-3.1-70b", "meta-llama/Llama-3.1-70B-Instruct"),
+        ("meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-70B"),
+        ("./my model", "./my model"),
+        ("70b", "MODEL"),
+        ({"model_type": "llama"}, "MODEL"),
+    ],
+)
+def test_a_snippet_names_the_model_as_frameworks_do(asked, told):
+    """The slug of the catalogue is nothing that from_pretrained or vllm can load."""
+    found = plan(sized([({"quantization": "nf4"}, 5)], 50), infer=asked)
+    assert f"# from_pretrained of {told}:" in found.steps[-1].how["transformers"]
+
+
+def test_the_last_snippets_agree_on_the_end_of_the_plan():
+    """Four micro-steps for the halved batch become two on twice the GPUs, in both snippets."""
+
+    def estimate(w):
+        return estimate_of((5 if w.batch == 1 and w.gpus == 4 else 50) * GIB, w)
+
+    found = plan(estimate, train="7b", gpus=2, batch=4, zero=3, engine="axolotl")
+    told = {step.rule: step.how["axolotl"] for step in found.steps if step.needed}
+    assert found.final.job["accumulation"] == 2
+    assert "gradient_accumulation_steps: 2" in told["T2"]
+    assert "gradient_accumulation_steps: 2" in told["T6"]
+
+
+def test_the_last_snippet_of_a_rule_tells_all_that_it_changed():
+    """ZeRO came with the second GPU; the step to four says it as well. Pipeline stages after tensor parallel name both."""
+    found = plan(sized([({"gpus": 4}, 5)], 50), train="7b")
+    assert [sorted(step.change) for step in found.steps if step.rule == "T6"] == [["gpus", "zero"], ["gpus"]]
+    assert 'deepspeed="ds_z3.json"' in found.steps[-1].how["trainer"]
+    found = plan(sized([({"pp": 2}, 5)], 50), infer="7b", engine="vllm", tp=16, gpus=16, max_gpus=64)
+    assert [sorted(step.change) for step in found.steps if step.rule == "I4"] == [["gpus", "tp"], ["gpus", "pp"]]
+    assert "--tensor-parallel-size 32 --pipeline-parallel-size 2" in found.steps[-1].how["vllm"]
+
+
+def test_a_plan_says_which_notes_are_of_the_planned_job():
+    """Two notes of a kind with two figures would contradict each other."""
+
+    def estimate(w):
+        return estimate_of((5 if w.batch == 1 else 50) * GIB, w)._replace(notes=("a note", f"batch {w.batch}"))
+
+    assert plan(estimate, infer="7b", batch=2).notes == ("a note", "batch 2", "Planned: batch 1")
+    found = plan(lambda w: estimate(w)._replace(fits=False), infer="7b", batch=2, max_gpus=1)
+    assert found.notes == ("a note", "batch 2", "After every step: batch 1")
 
 
 def test_what_is_missing_when_nothing_helps():

@@ -6,7 +6,7 @@ import re
 import shlex
 
 import pytest
-from sample import FITS, FITTED, PLANS
+from sample import FITS, FITTED, GIB, PLANS
 
 from advisor.render import steps
 from advisor.render.table import render
@@ -20,6 +20,12 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 def test_no_line_is_wider_than_the_terminal(name: str, explain: bool, width: int) -> None:
     """80 columns when piped, and what the terminal has else."""
     assert max(map(len, render(PLANS[name], explain=explain, width=width).splitlines())) <= width
+
+
+def test_a_huge_total_leaves_the_bar_its_place() -> None:
+    """2,500,000 GiB stand behind a shorter bar."""
+    huge = FITTED.initial._replace(device_bytes=2_500_000 * GIB)
+    assert max(map(len, render(FITTED._replace(initial=huge)).splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -1,7 +1,8 @@
 """What the memory guide says of particular cards and models, and where its own formulas say otherwise.
 
 ``catalog/claims.jsonl`` has the claims of §3.2, §4.4, §5 and §8.2, one a line. ``when`` holds the settings that the
-claim names (a value or several; what is not named is open), ``says`` its words, ``formula_gb`` what the guide's
+claim names (a value or several; what is not named is open), ``at_most`` how far an open setting may go and still be
+what the guide can mean, ``says`` its words, ``formula_gb`` what the guide's
 checklist gives with the settings of ``at`` filled in, and ``contradicts`` whether the two disagree.
 """
 
@@ -37,6 +38,7 @@ class Claim(NamedTuple):
     part: str | None = None  # the part that the figure is of; the total if none
     when: Mapping[str, Any] = MappingProxyType({})
     at: Mapping[str, Any] = MappingProxyType({})
+    at_most: Mapping[str, int] = MappingProxyType({})
     why: str | None = None
 
 
@@ -64,15 +66,15 @@ def _is_about(claim: Claim, w: Workload) -> bool:
     card = claim.gb is None or claim.gb == w.gpu.marketed_gb
     named = not claim.gpu or any(f"{w.gpu.slug}-".startswith(f"{slug}-") for slug in claim.gpu)
     model = w.model.nominal == claim.billions * GB and claim.task in (None, w.task)
-    return card and named and model and _settings_hold(claim.when, w)
+    return card and named and model and _settings_hold(claim, w)
 
 
-def _settings_hold(when: Mapping[str, Any], w: Workload) -> bool:
+def _settings_hold(claim: Claim, w: Workload) -> bool:
     try:
         precision = GUIDE_PRECISION[bytes_per_value(w)]
     except RequestError:  # 5-bit, say: the guide has no claim about it
         return False
-    settings = {
+    settings: dict[str, Any] = {
         "precision": precision,
         "batch": w.batch,
         "seq": w.seq,
@@ -81,7 +83,8 @@ def _settings_hold(when: Mapping[str, Any], w: Workload) -> bool:
         "zero": w.zero,
         "ranks": w.data_parallel,
     }
-    return all(settings[key] in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in when.items())
+    named = all(settings[key] in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in claim.when.items())
+    return named and all(settings[key] <= most for key, most in claim.at_most.items())
 
 
 def _note(claim: Claim, w: Workload) -> str | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_handbook import size_class, workload
 
 from advisor.hardware import Gpu
-from advisor.memory import claims
-from advisor.memory.claims import Claim, checklist_bytes, contradicted
-from advisor.memory.claims import claims as all_claims
+from advisor.planning import claims
+from advisor.planning.claims import Claim, checklist_bytes, contradicted
+from advisor.planning.claims import claims as all_claims
 
 GB = 10**9
 SIZES = {"v100-16": 16, "a100-40": 40, "a100-80": 80, "h100-80": 80, "rtx-4090": 24}
@@ -93,6 +95,14 @@ def test_another_job_is_not_told(keys: dict[str, Any]) -> None:
     assert not contradicted(workload("infer", 13, gpu=card("a100-40"), **{"batch": 2, **keys}))
 
 
+def test_what_the_guide_cannot_mean_is_not_held_against_it() -> None:
+    """§8.2 says that an 80 GB card does whatever one likes with 7B: not 64 sequences of a million tokens."""
+    told = contradicted(workload("infer", 7, gpu=card("h100-80"), batch=64, seq=1_000_000))
+    assert not any("whatever one likes" in note for note in told)
+    told = contradicted(workload("infer", 7, gpu=card("h100-80"), precision="fp32", batch=16))
+    assert any("whatever one likes" in note for note in told)
+
+
 def test_open_settings_are_judged_by_the_job() -> None:
     """§5.4's "13B in any setting" is false on one GPU and true on eight with ZeRO-3; LoRA is not what the guide trains."""
     one, eight = workload("train", 13, gpu=card("h100-80")), workload("train", 13, gpu=card("h100-80"), gpus=8, zero=3)
@@ -116,3 +126,10 @@ def test_catalogue_is_read_for_size_classes_only(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(claims, "claims", never)
     assert contradicted(workload("infer", model=size_class(7)._replace(nominal=None))) == []
+
+
+def test_memory_is_arithmetic_without_files() -> None:
+    """The claims are read here, because nothing in advisor/memory opens a file."""
+    memory = Path(claims.__file__).parents[1] / "memory"
+    read = [file.name for file in memory.glob("*.py") if re.search(r"data_folder|read_text|\bopen\(", file.read_text())]
+    assert read == []

@@ -1,0 +1,59 @@
+"""What a rule says for the very change that it made: its snippets and its cost in time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from advisor.planning.facts import filled, values
+from advisor.planning.remedies import weight_bits
+
+if TYPE_CHECKING:
+    from advisor.planning.rulebook import Rule, Speed
+    from advisor.results import Step
+    from advisor.workload import Workload
+
+Written = TypeVar("Written")
+
+
+def chosen(written: Written | dict[str, Written], changes: dict[str, Any], w: Workload) -> Written | None:
+    """What is written for all changes; or the first for a key that changes, its new value, or the bits of the new format."""
+    if not isinstance(written, dict):
+        return written
+    names = {*changes, *map(str, changes.values()), f"{weight_bits(w)}-bit"}
+    return next((text for name, text in written.items() if name in names), None)
+
+
+def speed(rule: Rule, changes: dict[str, Any], w: Workload) -> Speed:
+    """What these changes cost in time."""
+    found = chosen(rule.cost.speed, changes, w)
+    assert found is not None, f"{rule.id} has no cost for {changes}"
+    return found
+
+
+def how(rule: Rule, changes: dict[str, Any], w: Workload) -> dict[str, str]:
+    """The rule's snippets for these changes, the one of the job's engine first."""
+    known = values(w)
+    texts = {}
+    for framework in sorted(rule.how, key=lambda name: name != w.engine.name):
+        text = chosen(rule.how[framework], changes, w)
+        if text is not None:
+            texts[framework] = filled(text, known)
+    return texts
+
+
+def agreed(steps: list[Step], rules: list[Rule], w: Workload) -> list[Step]:
+    """The steps, of which the last needed one of each rule tells all that the rule changed, as it is at the end of the plan.
+
+    Halving the batch says how many micro-steps take its place; more GPUs, later, take some of them away again.
+    """
+    by_id = {rule.id: rule for rule in rules}
+    changes: dict[str, dict[str, Any]] = {}
+    last: dict[str, int] = {}
+    for place, step in enumerate(steps):
+        if step.needed:
+            changes.setdefault(step.rule, {}).update({key: new for key, (_, new) in step.change.items()})
+            last[step.rule] = place
+    told = list(steps)
+    for rule, place in last.items():
+        told[place] = steps[place]._replace(how=how(by_id[rule], changes[rule], w))
+    return told
