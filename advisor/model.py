@@ -67,6 +67,7 @@ class LatentAttention(NamedTuple):
     value_dim: int
     query_rank: int | None = None
     fp32_rotary: bool = False  # DeepSeek-V2 rotates complex numbers in fp32
+    rotary: bool = True
 
     window: int | None = None
 
@@ -102,6 +103,33 @@ class DeltaRule(NamedTuple):
     @property
     def state_elements(self) -> int:
         return self.value_heads * self.key_dim * self.value_dim
+
+
+class KimiDelta(NamedTuple):
+    """Kimi Delta Attention (arXiv 2510.26692): a delta rule whose state decays by each channel of the key at its own rate."""
+
+    heads: int
+    head_dim: int
+    kernel: int
+    kind: Literal["kimi-delta"] = "kimi-delta"
+
+    @property
+    def shared_heads(self) -> int:
+        """Heads that tensor parallelism deals out."""
+        return self.heads
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def mixed_width(self) -> int:
+        """Channels of the convolution."""
+        return 3 * self.width
+
+    @property
+    def state_elements(self) -> int:
+        return self.width * self.head_dim
 
 
 class StateSpace(NamedTuple):
@@ -219,8 +247,8 @@ class Experts(NamedTuple):
     weights_fp32: bool = False  # the router's weights stay fp32, and so does what they multiply
 
 
-Recurrent = DeltaRule | StateSpace | SelectiveScan | ShortConvolution
-RECURRENT = (DeltaRule, StateSpace, SelectiveScan, ShortConvolution)
+Recurrent = DeltaRule | KimiDelta | StateSpace | SelectiveScan | ShortConvolution
+RECURRENT = (DeltaRule, KimiDelta, StateSpace, SelectiveScan, ShortConvolution)
 Mixer = Attention | LatentAttention | Recurrent | AttentionBesideStateSpace
 FeedForward = Mlp | Experts
 

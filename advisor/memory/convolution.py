@@ -40,6 +40,14 @@ def exponential(x: Tensor) -> Tensor:
     return op([x], x.elements, x.width, saves_output=True)
 
 
+def summed(x: Tensor, elements: Extent) -> Tensor:
+    """A sum over one dimension. The gradient is the output's, shown many times: a view."""
+    result = op([x], elements, x.width)
+    if result.node is not None:
+        result.node.inputs = [(producer, NOTHING) for producer, _ in result.node.inputs]
+    return result
+
+
 def filled(x: Tensor) -> Tensor:
     """masked_fill or an addition of constants: new, nothing kept that grows."""
     return op([x], x.elements, x.width)

@@ -64,7 +64,7 @@ def chunked_delta_rule(net: Net, d: DeltaRule, parts: Sequence[Tensor]) -> Tenso
     wide = [ops.to(part, FP32) for part in (q, k, v, beta, step)]
     q, k, v, beta, step = wide
     del wide
-    q, k = unit_rows(q, heads), unit_rows(k, heads)
+    q, k = ops.unit_rows(q, heads), ops.unit_rows(k, heads)
     q = ops.scaled(q)
     padded = [filled(part) for part in (q, k, v)]
     q, k, v = padded
@@ -88,16 +88,6 @@ def chunked_delta_rule(net: Net, d: DeltaRule, parts: Sequence[Tensor]) -> Tenso
     out = scanned(d, out, [new_values, k_decayed, q, k, inner])
     del state
     return ops.to(copied(out), width)
-
-
-def unit_rows(x: Tensor, rows: int) -> Tensor:
-    """l2norm: x over the root of its squares' sum."""
-    square = op([x, x], x.elements, FP32, [x])
-    total = op([square], per_token(rows), FP32)
-    del square
-    inverse = op([filled(total)], per_token(rows), FP32, saves_output=True)
-    del total
-    return ops.multiply_rows(x, inverse)
 
 
 def solved(system: Tensor, right: Tensor) -> Tensor:

@@ -237,10 +237,11 @@ def latent_attention(net: Net, a: LatentAttention, x: Tensor, hidden: int) -> Te
     compressed = net.linear("kv_a_proj_with_mqa", x, a.kv_rank + a.rope_dim)
     latent, k_rope = ops.split(compressed, [a.kv_rank, a.rope_dim])
     latent = net.norm("rms", latent)
-    rotate = rotated_complex if a.fp32_rotary else rotated
-    q_rope, k_rope = rotate(net, q_rope), rotate(net, k_rope)
+    if a.rotary:
+        rotate = rotated_complex if a.fp32_rotary else rotated
+        q_rope, k_rope = rotate(net, q_rope), rotate(net, k_rope)
     latent, k_rope = net.cached(latent), net.cached(k_rope)
-    query = ops.joined([q_nope, q_rope])
+    query = ops.joined([q_nope, q_rope]) if a.rotary else q
     key, value = expanded(net, a, latent, k_rope)
     kernel = "efficient" if net.recipe.kernel == "flash" else net.recipe.kernel  # flash needs one width for keys and values
     out = attend(Net(net.tape, net.recipe._replace(kernel=kernel)), Attention(a.heads, a.heads, head), query, key, value)

@@ -153,6 +153,16 @@ def normalised(x32: Tensor, rows: int = 1) -> Tensor:
     return multiply_rows(x32, inverse)
 
 
+def unit_rows(x: Tensor, rows: int) -> Tensor:
+    """l2norm: x over the root of its squares' sum."""
+    square = op([x, x], x.elements, FP32, [x])
+    total = op([square], per_token(rows), FP32)
+    del square
+    inverse = op([scaled(total)], per_token(rows), FP32, saves_output=True)
+    del total
+    return multiply_rows(x, inverse)
+
+
 def centred_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
     """Cohere's LayerNorm, written out in fp32: the difference to the mean is made twice, and both are kept."""
     x32 = to(x, FP32)

@@ -13,6 +13,7 @@ from advisor.model import (
     AttentionBesideStateSpace,
     DeltaRule,
     Experts,
+    KimiDelta,
     LatentAttention,
     Layer,
     Mlp,
@@ -122,6 +123,8 @@ def _mixer(layer: Layer, hidden: int) -> Iterator[Weight]:
         yield from _latent(mixer, layer.norm, hidden)
     elif isinstance(mixer, DeltaRule):
         yield from _delta_rule(mixer, hidden)
+    elif isinstance(mixer, KimiDelta):
+        yield from _kimi_delta(mixer, hidden)
     elif isinstance(mixer, StateSpace):
         yield from _state_space(mixer, hidden)
     elif isinstance(mixer, SelectiveScan):
@@ -183,6 +186,21 @@ def _delta_rule(mixer: DeltaRule, hidden: int) -> Iterator[Weight]:
     yield Weight("A_log", mixer.value_heads, 1, "other")
     yield Weight("mixer.norm", mixer.value_dim, 1, "norm")
     yield Weight("out_proj", hidden, mixer.value_width, "linear")
+
+
+def _kimi_delta(mixer: KimiDelta, hidden: int) -> Iterator[Weight]:
+    for name in ("q_proj", "k_proj", "v_proj"):
+        yield Weight(name, mixer.width, hidden, "linear")
+    yield Weight("conv1d", mixer.mixed_width, mixer.kernel, "other")
+    yield Weight("forget_gate.f_a_proj", mixer.head_dim, hidden, "linear")
+    yield Weight("forget_gate.f_b_proj", mixer.width, mixer.head_dim, "linear")
+    yield Weight("dt_bias", mixer.width, 1, "other")
+    yield Weight("A_log", mixer.heads, 1, "other")
+    yield Weight("b_proj", mixer.heads, hidden, "linear")
+    yield Weight("g_a_proj", mixer.head_dim, hidden, "linear")
+    yield Weight("g_b_proj", mixer.width, mixer.head_dim, "linear")
+    yield Weight("o_norm", mixer.head_dim, 1, "norm")
+    yield Weight("o_proj", hidden, mixer.width, "linear")
 
 
 def _convolution(name: str, channels: int, kernel: int, bias: bool) -> Iterator[Weight]:

@@ -12,6 +12,7 @@ from advisor.model import (
     AttentionBesideStateSpace,
     DeltaRule,
     Experts,
+    KimiDelta,
     LatentAttention,
     Layer,
     Mlp,
@@ -112,6 +113,8 @@ def narrowed_mixer(mixer: Recurrent, tp: int, name: str) -> Recurrent:
         raise RequestError(f"tp: {tp} does not divide the {mixer.shared_heads} heads of {name}'s recurrent layers")
     if isinstance(mixer, DeltaRule):
         return mixer._replace(value_heads=mixer.value_heads // tp, key_heads=max(1, mixer.key_heads // tp))
+    if isinstance(mixer, KimiDelta):
+        return mixer._replace(heads=mixer.heads // tp)
     if isinstance(mixer, SelectiveScan | ShortConvolution):
         return mixer._replace(width=mixer.width // tp)
     return mixer._replace(heads=mixer.heads // tp, groups=max(1, mixer.groups // tp))

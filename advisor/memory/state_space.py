@@ -13,9 +13,10 @@ from advisor.memory import operations as ops
 from advisor.memory.convolution import convolved, copied, exponential, filled, short_convolution
 from advisor.memory.delta_rule import delta_rule
 from advisor.memory.extent import Extent, add, times
+from advisor.memory.kimi_delta import kimi_delta
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, HALF, Tensor, op
-from advisor.model import DeltaRule, Model, Recurrent, SelectiveScan, StateSpace
+from advisor.model import DeltaRule, KimiDelta, Model, Recurrent, SelectiveScan, StateSpace
 
 if TYPE_CHECKING:
     from advisor.memory.layers import Net
@@ -25,6 +26,8 @@ def forward(net: Net, mixer: Recurrent, x: Tensor, hidden: int) -> Tensor:
     """A recurrent mixer of any kind."""
     if isinstance(mixer, DeltaRule):
         return delta_rule(net, mixer, x, hidden)
+    if isinstance(mixer, KimiDelta):
+        return kimi_delta(net, mixer, x, hidden)
     if isinstance(mixer, StateSpace):
         return mamba2(net, mixer, x, hidden)
     if isinstance(mixer, SelectiveScan):

@@ -255,7 +255,12 @@ def last_name(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def linear_names(model: Model) -> frozenset[str]:
-    """The module names of the layers that an adapter can be put on; `lm_head` can have one too when it is asked for."""
-    names = (last_name(w.name) for layer, _ in model.kinds for w in layer_weights(layer, model.hidden) if w.kind == "linear")
+    """The module names of the layers that an adapter can be put on; `lm_head` can have one too when it is asked for.
+
+    PEFT refuses the last projection of these Mamba models (tuners_utils.py, _check_lora_target_modules_mamba).
+    """
+    names = {last_name(w.name) for layer, _ in model.kinds for w in layer_weights(layer, model.hidden) if w.kind == "linear"}
+    if model.model_type in ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"):
+        names.discard("out_proj")
     experts = any(isinstance(layer.feed_forward, Experts) for layer, _ in model.kinds)
     return frozenset((*names, *(EXPERT_NAMES if experts else ())))

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from advisor.model import Attention, AttentionBesideStateSpace, DeltaRule, Layer, SelectiveScan, ShortConvolution, StateSpace
+from advisor.model import (
+    Attention,
+    AttentionBesideStateSpace,
+    DeltaRule,
+    KimiDelta,
+    LatentAttention,
+    Layer,
+    SelectiveScan,
+    ShortConvolution,
+    StateSpace,
+)
 from advisor.model_files.config import attention_of, experts_of, mlp_of, sparse_layers
 from advisor.model_files.families import Family
 from advisor.model_files.keys import Keys, shown
@@ -186,3 +196,21 @@ def jamba(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
         )
         for depth in range(layers)
     )
+
+
+def kimi_linear(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """Kimi Delta Attention, and latent attention without positions in some layers."""
+    kinds = kinds_of(keys, layers, {"linear_attention": "recurrent", "full_attention": "attention"})
+    attention = attention_of(keys, family, None)
+    assert isinstance(attention, LatentAttention)
+    mixers: dict[str, Any] = {
+        "attention": attention._replace(rotary=False),
+        "recurrent": KimiDelta(
+            heads=keys.count("linear_num_heads"),
+            head_dim=keys.count("linear_head_dim"),
+            kernel=keys.count("linear_conv_kernel_dim"),
+        ),
+    }
+    sparse = sparse_layers(keys, family, layers)
+    parts: dict[bool, Any] = {False: mlp_of(keys, family), True: experts_of(keys, family)._replace(weights_fp32=True)}
+    return tuple(Layer(mixers[kind], parts[here], norm=family.norm) for kind, here in zip(kinds, sparse, strict=True))

@@ -168,6 +168,18 @@ def lfm2(config: Keys) -> Keys:
     return config | {"intermediate_size": narrow}
 
 
+def kimi_linear(config: Keys) -> Keys:
+    """``linear_attn_config`` has the sizes of the recurrent layers, and lists which layers are which, counted from 1."""
+    inner, layers = _object(config.get("linear_attn_config")), min(_whole(config.get("num_hidden_layers")), 4096)
+    names = {"head_dim": "linear_head_dim", "num_heads": "linear_num_heads", "short_conv_kernel_size": "linear_conv_kernel_dim"}
+    config = config | {name: inner[key] for key, name in names.items() if key in inner}
+    if config.get("layer_types") is None:
+        attention = _list(inner.get("full_attn_layers")) if inner else [layer + 1 for layer in range(4, layers, 4)]
+        kinds = ["full_attention" if layer + 1 in attention else "linear_attention" for layer in range(layers)]
+        config = config | {"layer_types": kinds}
+    return config
+
+
 def _whole(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 

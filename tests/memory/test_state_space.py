@@ -11,6 +11,7 @@ from advisor.job import Job
 from advisor.memory.kv_cache import cache_bytes
 from advisor.memory.sharding import narrowed
 from advisor.memory.state_space import recurrent_bytes
+from advisor.memory.weights import linear_names
 from advisor.model import DeltaRule, StateSpace
 from advisor.workload import resolve
 
@@ -28,6 +29,7 @@ FP32, BF16 = 4, 2
         ("mamba-codestral-7b", 64 * ((8192 + 2 * 8 * 128) * 4 * BF16 + 128 * 64 * 128 * FP32)),
         ("falcon-mamba-7b", 64 * (8192 * 4 * BF16 + 8192 * 16 * FP32)),
         ("jamba-v0.1", 28 * (8192 * 4 * BF16 + 8192 * 16 * FP32)),
+        ("kimi-linear-48b-a3b", 20 * (3 * 4096 * 4 * BF16 + 32 * 128 * 128 * FP32)),
         ("lfm2-1.2b", 10 * 2048 * 3 * BF16),
         ("llama-3.1-8b", 0),
     ],
@@ -45,6 +47,7 @@ def test_the_state_of_one_sequence(model: str, expected: int) -> None:
         ("granite-4.0-h-small", 4 * 2 * 8 * 128 * BF16),
         ("falcon-h1-0.5b", 36 * 2 * 2 * 64 * BF16),
         ("jamba-v0.1", 4 * 2 * 8 * 128 * BF16),
+        ("kimi-linear-48b-a3b", 7 * (512 + 64) * BF16),
         ("mamba-2.8b", 0),
     ],
 )
@@ -70,6 +73,12 @@ def test_heads_are_dealt_out_over_tensor_parallel_ranks() -> None:
     assert {x.heads for layer in narrowed(find_model("falcon-h1-7b"), 4).layers if isinstance(x := layer.recurrent, StateSpace)} == {6}
     with pytest.raises(RequestError, match="tp: 5 does not divide"):
         narrowed(find_model("mamba-codestral-7b"), 5)
+
+
+def test_peft_refuses_the_last_projection_of_mamba() -> None:
+    """`all-linear` leaves out_proj out where PEFT raises for it; the delta rule's may be adapted."""
+    assert "out_proj" not in linear_names(find_model("nemotron-nano-9b-v2"))
+    assert {"in_proj_qkvz", "in_proj_ba", "out_proj"} <= linear_names(find_model("qwen3-next-80b-a3b"))
 
 
 def test_the_note_says_which_code_is_estimated() -> None:
