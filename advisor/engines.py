@@ -15,6 +15,10 @@ class Engine(NamedTuple):
     serving: bool = False
     memory_fraction: float | None = None  # share of the card's total that it takes by default
     loss: Literal["plain", "chunked"] = "plain"
+    loss_full: Literal["plain", "chunked"] | None = None  # of full training, where it is another one
+    masters: bool = False  # fp32 masters of 16-bit trained weights, without ZeRO too
+    fp32_gradients: bool = False  # gradients are summed in fp32 buffers that are there all the time
+    bucket_elements: int = 200_000_000  # of ZeRO's reduce buckets
     holds_outputs: bool = False  # the logits stay referenced through the backward pass
     adapter_precision: Literal["fp32", "bf16", "compute"] = "fp32"
     kbit_upcast: bool = False  # embeddings, head and norms of a k-bit model become fp32 (PEFT)

@@ -42,20 +42,20 @@ def _with_layers_away(w: Workload, correction: Correction) -> Estimate:
 def _around(w: Workload, rank: Rank, phases: dict[str, Parts], correction: Correction) -> Estimate:
     workspace = runtime.workspace(w)
     phases = {phase: correction.parts(parts) for phase, parts in phases.items()}
-    totals = {phase: sum(parts.values()) + workspace.point for phase, parts in phases.items()}
+    graphs = {phase: parts.get("cuda-graphs", 0) for phase, parts in phases.items()}  # in pools of their own: not "allocated"
+    totals = {phase: sum(parts.values()) + workspace.point - graphs[phase] for phase, parts in phases.items()}
     peak = max(totals, key=lambda phase: totals[phase])
     allocated = totals[peak]
     around = correction.around(around_tensors(w, allocated, phases[peak]))
     slack, context, nccl = around
-    device = allocated + slack.point + context.point + nccl.point
+    device = allocated + graphs[peak] + slack.point + context.point + nccl.point
     low, high = runtime.interval(device, w.confidence, correction.errors(w, allocated, around))
-    graphs = phases[peak].get("cuda-graphs", 0)
     beside = {"cublas-workspace": workspace, "allocator-slack": slack, "cuda-context": context}
     sizes = {**phases[peak], **{name: each.point for name, each in beside.items()}}
     sizes["communication-buffers"] = sizes.get("communication-buffers", 0) + nccl.point
     return Estimate(
-        allocated_bytes=allocated - graphs,
-        reserved_bytes=allocated + slack.point - graphs,
+        allocated_bytes=allocated,
+        reserved_bytes=allocated + slack.point,
         device_bytes=device,
         low_bytes=low,
         high_bytes=high,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from advisor.memory import inference, optimizers, runtime, training
+from advisor.memory import collectives, inference, optimizers, runtime, trained, training
 from advisor.memory.extent import Extent, less
 from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import kept_tokens, token_elements
-from advisor.memory.recipe import deepspeed_masters, recipe_of, resident_width, storing
+from advisor.memory.recipe import keeps_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.state_space import recurrent_bytes
 from advisor.memory.weights import adapter_targets, largest_matrix, rank_sum
@@ -44,48 +44,50 @@ def terms(extent: Extent, batch: int, seq: int) -> str:
     return " + ".join(products[i] for i in order if extent[i]) or "0 B"
 
 
-def _shared(count: int) -> str:
-    return f" ÷ {count}" if count > 1 else ""
-
-
-def _blocks(elements: int, width: int, held: int, shares: int = 1) -> str:
-    """Elements × width, what the allocator's blocks add to that, and the share of it that a rank keeps."""
+def _blocks(elements: int, width: int, held: int) -> str:
+    """Elements × width, and what the allocator's blocks add to that."""
     product = f"{elements:,} × {width} B"
-    if held == elements * width:
-        return product + _shared(shares)
-    product += f" + {held - elements * width:,} B"
-    return f"({product}){_shared(shares)}" if shares > 1 else product
+    return product if held == elements * width else f"{product} + {held - elements * width:,} B"
+
+
+def _divided(w: Workload, rank: Rank, product: str, amount: int, ranks: int) -> str:
+    """What one of several ranks keeps of a product; where experts are divided otherwise than the rest, the amount alone."""
+    if ranks == 1:
+        return product
+    if w.ep > 1:
+        return f"{collectives.per_rank(w, rank, amount, ranks):,} B"
+    return f"({product}) ÷ {ranks}" if "+" in product else f"{product} ÷ {ranks}"
 
 
 def _weights(w: Workload, rank: Rank, phase: str) -> Origin:
     held = rank_sum(rank, storing(w))
     away = inference.on_host(w, rank) if w.task == "infer" else 0
     if away:
-        return Origin(
-            f"{held.bytes:,} B - {away:,} B: all weights, less the layers that the host holds", "accelerate dispatch_model"
-        )
-    shares = zero_shares(w.zero, w.data_parallel).weights
+        text = f"{held.bytes:,} B - {away:,} B: all weights, less the layers that the host holds"
+        return Origin(text, "accelerate dispatch_model")
+    ranks = zero_shares(w.zero, w.data_parallel).weights
     towers = rank.model.extra_parameters if rank.embeds else 0
     more = f", {towers:,} of them {rank.model.extra_name or 'outside the language model'}" if towers else ""
+    amount = _divided(w, rank, f"{held.bytes:,} B", held.bytes, ranks)
     if w.quantization != "none":
         form = FORMATS[w.quantization]
-        text = f"{held.bytes:,} B{_shared(shares)}: {held.elements:,} parameters{more}, {w.quantization} at {form.text}"
-        rest = "" if form.everything else f"; embedding, head and norms at {resident_width(w)} B"
-        return Origin(text + rest, form.source)
+        rest = "" if form.everything else f"; what stays unquantized at {resident_width(w)} B"
+        return Origin(f"{amount}: {held.elements:,} parameters{more}, {w.quantization} at {form.text}{rest}", form.source)
     if rank.model.stored:
-        return Origin(
-            f"{held.bytes:,} B{_shared(shares)}: {held.elements:,} parameters as the checkpoint has them", rank.model.source
-        )
-    text = f"{_blocks(held.elements, resident_width(w), held.bytes, shares)}: parameters{more}, in the allocator's blocks"
+        return Origin(f"{amount}: {held.elements:,} parameters as the checkpoint has them", rank.model.source)
+    product = _divided(w, rank, _blocks(held.elements, resident_width(w), held.bytes), held.bytes, ranks)
+    text = f"{product}: parameters{more}, in the allocator's blocks"
     return Origin(text, "the model's shape; PyTorch CUDACachingAllocator.cpp")
 
 
 def _adapters(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
     names = len(adapter_targets(w.model, w.lora_targets))
-    elements = training.trained_elements(w, rank, recipe)
-    held = training.trained_bytes(w, rank, recipe, recipe.adapter)
-    text = f"{_blocks(elements, recipe.adapter, held)}: rank {w.lora_rank} on {names} modules a layer"
+    elements, held = trained.elements(w, rank, recipe), trained.in_blocks(w, rank, recipe, recipe.adapter)
+    ranks = zero_shares(w.zero, w.data_parallel).weights
+    product = _blocks(elements, recipe.adapter, held)
+    product = f"({product}) ÷ {ranks}" if ranks > 1 else product
+    text = f"{product}: rank {w.lora_rank} on {names} modules a layer"
     return Origin(text, "LoRA, arXiv 2106.09685; PEFT 0.21 makes adapters fp32 by default")
 
 
@@ -112,34 +114,34 @@ def _recurrent(w: Workload, rank: Rank, phase: str) -> Origin:
 
 def _gradients(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
-    elements = training.trained_elements(w, rank, recipe)
-    shares = zero_shares(w.zero, w.data_parallel).gradients
-    whole = _blocks(elements, training.trained_width(w, recipe), training.sum_gradients(w, rank, recipe), shares)
+    elements, held = trained.elements(w, rank, recipe), trained.gradient_bytes(w, rank, recipe)
+    ranks = zero_shares(w.zero, w.data_parallel).gradients
+    whole = _divided(w, rank, _blocks(elements, trained.gradient_width(w, recipe), held), held, ranks)
     source = "autograd: a gradient has the type of its parameter"
     if phase == "step":
         return Origin(f"{whole}: one for each trained parameter", source)
-    here = training.peak_of(w, rank, phase)[0].gradients[0]
-    if w.accumulation > 1:
-        return Origin(f"{whole} + {here:,} B{_shared(shares)}: earlier micro-steps' sum, and what waits to be added", source)
-    return Origin(f"{here:,} B{_shared(shares)}: those of {elements:,} that exist at this moment", source)
+    made = training.peak_of(w, rank, phase)[0].gradients[0]
+    here = training.kept_gradients(w, recipe, made)
+    if training.keeps_gradients(w):
+        return Origin(f"{whole} + {here:,} B: a sum that is there all the time, and what waits to be added to it", source)
+    return Origin(f"{here:,} B: those of {elements:,} that exist at this moment", source)
 
 
 def _states(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
     optimizer = optimizers.OPTIMIZERS[w.optimizer]
-    elements = training.trained_elements(w, rank, recipe)
-    width = 4 if deepspeed_masters(w) else training.trained_width(w, recipe)
-    shares = _shared(zero_shares(w.zero, w.data_parallel).states)
+    elements, width = trained.elements(w, rank, recipe), trained.state_width(w, recipe)
     plain = optimizer.states and not optimizer.bits8 and w.optimizer not in ("muon", "galore-adamw")
-    amount = training.state_bytes(w, rank, recipe)
-    product = f"{elements:,} × {optimizer.states} × {width} B{shares}" if plain else f"{amount:,} B{shares}"
-    return Origin(f"{product}: {optimizer.text}", optimizer.source)
+    amount = trained.state_bytes(w, rank, recipe)
+    product = f"{elements:,} × {optimizer.states} × {width} B" if plain else f"{amount:,} B"
+    text = _divided(w, rank, product, amount, zero_shares(w.zero, w.data_parallel).states)
+    return Origin(f"{text}: {optimizer.text}", optimizer.source)
 
 
 def _masters(w: Workload, rank: Rank, phase: str) -> Origin:
-    elements = training.trained_elements(w, rank, recipe_of(w))
-    shares = _shared(zero_shares(w.zero, w.data_parallel).states)
-    return Origin(f"{elements:,} × 4 B{shares}: fp32 masters", "DeepSpeed 0.19 memory requirements, zero/stage_1_and_2.py")
+    elements = trained.elements(w, rank, recipe_of(w))
+    text = _divided(w, rank, f"{elements:,} × 4 B", 4 * elements, zero_shares(w.zero, w.data_parallel).states)
+    return Origin(f"{text}: fp32 masters", "DeepSpeed 0.19 memory requirements, zero/stage_1_and_2.py; Megatron-LM optimizers")
 
 
 def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
@@ -164,54 +166,56 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
 
 def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
     if w.task == "infer":
-        return Origin(
-            f"{w.batch:,} sequences × {rank.model.vocab:,} logits of the last token", "generate keeps one token's logits"
-        )
+        return Origin(*inference.logits_text(w, rank, phase))
     seq = training.local_seq(w)
     if phase == "step":
         return Origin(f"{w.batch * seq:,} × {rank.model.vocab:,} × {recipe_of(w).stream} B: logits that are still held", LOSS)
-    extent = training.peak_of(w, rank, phase)[0].loss
-    words = f"last norm, and {rank.model.vocab:,} logits a token: as computed, in fp32, their softmax, their gradient"
+    product = terms(training.peak_of(w, rank, phase)[0].loss, w.batch, seq)
     if w.loss == "chunked":
-        return Origin(
-            f"{terms(extent, w.batch, seq)}: last norm, a chunk of logits, gradients of head and states", CHUNKED_LOSS
-        )
-    return Origin(f"{terms(extent, w.batch, seq)}: {words}", LOSS)
+        return Origin(f"{product}: last norm, a chunk of logits, gradients of head and states", CHUNKED_LOSS)
+    words = f"last norm, and {rank.model.vocab:,} logits a token: as computed, in fp32, their softmax, their gradient"
+    return Origin(f"{product}: {words}", LOSS)
 
 
 def _temporaries(w: Workload, rank: Rank, phase: str) -> Origin:
     if w.task == "infer":
-        elements = largest_matrix(rank.model)
-        return Origin(f"{elements:,} × {BYTES['fp16']} B: the largest matrix, unpacked", "AutoGPTQ's exllama kernel")
+        text = f"{largest_matrix(rank.model):,} × {BYTES['fp16']} B: the largest matrix, unpacked"
+        return Origin(text, "AutoGPTQ's exllama kernel")
     recipe = recipe_of(w)
-    elements = training.trained_elements(w, rank, recipe)
-    shares = _shared(zero_shares(w.zero, w.data_parallel).states)
-    if deepspeed_masters(w):
-        amount = training.step_temporaries(w, rank, recipe)
+    amount = training.step_temporaries(w, rank, recipe)
+    if keeps_masters(w):
         return Origin(f"{amount:,} B: fp32 gradients of what is stepped at once", "DeepSpeed 0.19, sub_group_size 1e9")
     if w.optimizer == "muon":
-        return Origin("the largest matrix in bf16, three times: Newton–Schulz", "torch.optim.Muon")
-    text = f"{elements:,} × {training.trained_width(w, recipe)} B{shares}: one result for each parameter"
-    return Origin(text, optimizers.OPTIMIZERS[w.optimizer].source)
+        widest = trained.widest_matrix(w, rank, recipe)
+        return Origin(f"3 × {widest:,} × 2 B: the largest matrix in bf16, for Newton–Schulz", "torch.optim.Muon")
+    elements, width = trained.elements(w, rank, recipe), trained.width(w, recipe)
+    ranks = zero_shares(w.zero, w.data_parallel).states
+    text = _divided(w, rank, f"{elements:,} × {width} B", elements * width, ranks)
+    return Origin(f"{text}: one result for each parameter", optimizers.OPTIMIZERS[w.optimizer].source)
 
 
 def _gathered(w: Workload, rank: Rank, phase: str) -> Origin:
+    recipe = recipe_of(w)
     if w.sharding == "deepspeed":
-        text = f"up to {training.LIVE_PARAMETERS:,} × {recipe_of(w).weight} B gathered at once"
+        live = collectives.gathered(w, rank, recipe) // recipe.weight
+        text = f"{live:,} × {recipe.weight} B: parameters gathered at once"
         return Origin(text, "DeepSpeed config-json, stage3_max_live_parameters")
-    return Origin("two layers, and embedding and head, whole on every GPU", "torch.distributed.fsdp.fully_shard")
+    amount = collectives.gathered(w, rank, recipe)
+    return Origin(f"{amount:,} B: two layers, and embedding and head, whole on every GPU", "torch.distributed.fsdp.fully_shard")
 
 
 def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
     nccl = runtime.nccl(w)
-    buckets = training.buckets(w, rank, recipe_of(w)) if w.task == "train" else 0
-    if not buckets:
+    if w.task == "infer":
         return Origin(nccl.formula, nccl.source)
-    whose = (
-        "DDP's copy of the gradients" if w.zero == 0 else "one layer's gradients" if w.sharding == "fsdp" else "ZeRO's buckets"
+    recipe = recipe_of(w)
+    flat = collectives.buckets(w, rank, recipe)
+    whole = collectives.unreduced(w, rank, recipe) if phase == "backward" else 0
+    named = ((flat, "DDP's copy of the gradients" if w.zero == 0 else "ZeRO's buckets"), (whole, "a layer's gradients"))
+    terms_, words = zip(
+        *((f"{many:,} B", what) for many, what in (*named, (nccl.point, "NCCL's buffers")) if many), strict=True
     )
-    text = f"{buckets:,} B + {nccl.point:,} B: {whose}, and NCCL's buffers"
-    return Origin(text, f"torch DistributedDataParallel, DeepSpeed config-json; {nccl.source}")
+    return Origin(f"{' + '.join(terms_)}: {', '.join(words)}", f"torch DistributedDataParallel; DeepSpeed; {nccl.source}")
 
 
 def _graphs(w: Workload, rank: Rank, phase: str) -> Origin:

@@ -128,6 +128,20 @@ def _serving(w: Workload, rank: Rank) -> Parts:
     }
 
 
+def logits_text(w: Workload, rank: Rank, phase: str) -> tuple[str, str]:
+    """The arithmetic of the logits, and who makes them so."""
+    vocab, width = rank.model.vocab, BYTES[_computed(w)]
+    if w.engine.name in ("llama.cpp", "ollama"):
+        return f"{min(MICRO_BATCH, w.prompt):,} × {vocab:,} × 4 B: fp32 logits of one micro-batch", "llama.cpp -ub 512"
+    if w.engine.serving:
+        sampled = min(w.batch, SAMPLED_AT_ONCE)
+        return f"{sampled:,} × {vocab:,} × {width + 4} B: logits of what is sampled together, and in fp32", "the sampler's tensors"
+    if phase == "prefill" and makes_all_logits(w):
+        return f"{w.batch * w.prompt:,} × {vocab:,} × {width + 4} B: the prompt's logits, and in fp32", "transformers before 4.45"
+    copies = 2 if rank.model.logit_softcap else 1
+    return f"{w.batch:,} × {vocab:,} × {width * copies} B: logits of each sequence's last token", "transformers generate"
+
+
 def _llama_cpp(w: Workload, rank: Rank) -> Parts:
     """llama.cpp: the whole context's cache from the start, and a compute buffer for one micro-batch with fp32 logits.
 

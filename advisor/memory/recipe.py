@@ -100,6 +100,12 @@ def version_at_least(version: str | None, *wanted: int) -> bool:
     return tuple(numbers[: len(wanted)]) >= wanted
 
 
+def keeps_masters(w: Workload) -> bool:
+    """Whether fp32 masters of what is trained lie beside the weights: with ZeRO, and where the engine always has them."""
+    half = w.precision in ("bf16", "fp16")
+    return w.task == "train" and (deepspeed_masters(w) or (w.engine.masters and half))
+
+
 def deepspeed_masters(w: Workload) -> bool:
     """DeepSpeed keeps fp32 masters of what is trained beside the weights, which are 16-bit unless fp32 is asked for (ZeRO's
     optimizer clones its partition in every case: zero/stage_1_and_2.py, single_partition_of_fp32_groups)."""

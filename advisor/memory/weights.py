@@ -194,16 +194,14 @@ def tied_head(model: Model) -> Weight:
 
 
 def largest_matrix(model: Model) -> int:
-    """Elements of the largest matrix in the layers."""
-    return max(
-        (
-            w.rows * w.cols
-            for layer, _ in model.kinds
-            for w in layer_weights(layer, model.hidden)
-            if w.kind in ("linear", "expert")
-        ),
-        default=0,
-    )
+    """Elements of the largest matrix in the layers; of fused experts, one of them."""
+    sizes = [0]
+    for layer, _ in model.kinds:
+        experts = layer.feed_forward.total if isinstance(layer.feed_forward, Experts) else 1
+        for weight in layer_weights(layer, model.hidden):
+            if weight.kind in ("linear", "expert"):
+                sizes.append(weight.rows * weight.cols // (experts if weight.kind == "expert" else 1))
+    return max(sizes)
 
 
 EXPERT_NAMES = {"gate_proj": "experts.gate_up_proj", "up_proj": "experts.gate_up_proj", "down_proj": "experts.down_proj"}

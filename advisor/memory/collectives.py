@@ -1,0 +1,72 @@
+"""What data-parallel ranks divide between them, and what they gather and send for it. Sizes in bytes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from advisor.memory import trained
+from advisor.memory.layers import Recipe
+from advisor.memory.recipe import storing, trains_fully
+from advisor.memory.sharding import Rank
+from advisor.memory.weights import Storing, held_outside, layer_sum, rank_sum
+from advisor.model import Experts
+from advisor.workload import Workload
+
+# Two buckets overlap while gradients are reduced (overlap_comm). Up to 1e9 parameters are gathered at once for stage 3, whose
+# optimizer works through sub-groups of 1e9 (deepspeed.ai/docs/config-json).
+BUCKETS = 2
+LIVE_PARAMETERS = 10**9
+SUB_GROUP = 10**9
+
+
+def per_rank(w: Workload, rank: Rank, amount: int, ranks: int) -> int:
+    """One rank's share of what ``ranks`` data-parallel ranks divide. Experts that are divided already (``ep``) are copied, and
+    so divided further, over ranks / ep of them only."""
+    if ranks == 1 or w.ep == 1:
+        return amount // ranks
+    experts = round(amount * _expert_share(rank))
+    return (amount - experts) // ranks + experts // max(1, ranks // w.ep)
+
+
+@lru_cache(maxsize=256)
+def _expert_share(rank: Rank) -> float:
+    """Which part of the rank's weights are experts."""
+    plain = Storing("none", 1, blocks=False)
+    model = rank.model
+    without = model._replace(
+        layers=tuple(
+            layer._replace(feed_forward=None) if isinstance(layer.feed_forward, Experts) else layer for layer in model.layers
+        ),
+        stored=None,
+    )
+    whole = rank_sum(rank._replace(model=model._replace(stored=None)), plain).elements
+    return 1 - rank_sum(rank._replace(model=without), plain).elements / whole
+
+
+def gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    """Parameters that stage 3 has gathered for the layers at hand."""
+    if w.zero < 3:
+        return 0
+    how = storing(w)._replace(width=recipe.weight)
+    whole = rank_sum(rank, how).bytes
+    if w.sharding == "deepspeed":
+        return min(whole, LIVE_PARAMETERS * recipe.weight)
+    # FSDP: the layer at work, the one that is prefetched, and the root unit with embedding and head.
+    layers = max(layer_sum(x, rank.model.hidden, how).bytes for x, _ in rank.model.kinds)
+    root = sum(x.elements * recipe.weight for x in held_outside(rank))
+    return min(whole, 2 * layers + root)
+
+
+def buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    """Flat copies of gradients that are there all the time: DDP's are a second copy of all of them (gradient_as_bucket_view is
+    off by default), ZeRO's are of a fixed size, whatever is trained."""
+    if w.zero == 0:
+        return trained.gradient_bytes(w, rank, recipe) if w.data_parallel > 1 else 0
+    return BUCKETS * w.engine.bucket_elements * recipe.weight if w.sharding == "deepspeed" and w.zero < 3 else 0
+
+
+def unreduced(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    """FSDP's backward pass: a layer's gradients are whole until they have been reduced and scattered."""
+    if w.sharding != "fsdp" or w.zero < 2 or w.data_parallel == 1 or not trains_fully(w):
+        return 0
+    return max(layer_sum(x, rank.model.hidden, Storing("none", recipe.weight)).bytes for x, _ in rank.model.kinds)

@@ -1,0 +1,99 @@
+"""What is trained on one rank, and what that brings with it: gradients and optimizer state. Sizes in bytes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from advisor.memory import optimizers
+from advisor.memory.allocator import block
+from advisor.memory.layers import Recipe
+from advisor.memory.parameters import Weight, layer_weights
+from advisor.memory.recipe import keeps_masters, resident_width, trains_fully
+from advisor.memory.sharding import Rank
+from advisor.memory.weights import adapter_of, adapter_weights, held_outside
+from advisor.model import Experts
+from advisor.workload import Workload
+
+Adapters = tuple[int, frozenset[str]]  # rank and targets
+
+
+def _adapters(w: Workload, recipe: Recipe) -> Adapters | None:
+    return None if trains_fully(w) else (recipe.rank, recipe.targets)
+
+
+@lru_cache(maxsize=1024)
+def _tensors(rank: Rank, adapters: Adapters | None) -> tuple[Weight, ...]:
+    """All weights of the rank, or the adapters."""
+    model = rank.model
+    if adapters is None:
+        layers = (x for layer in model.layers for x in layer_weights(layer, model.hidden))
+        return (*layers, *held_outside(rank))
+    heads = [x for x in held_outside(rank) if x.name == "lm_head"] or [Weight("lm_head", model.vocab, model.hidden, "head")]
+    of_head = adapter_of(heads[0], adapters[0]) if "lm_head" in adapters[1] and rank.has_head else ()
+    return (*(x for layer in model.layers for x in adapter_weights(layer, model.hidden, *adapters)), *of_head)
+
+
+@lru_cache(maxsize=1024)
+def _elements(rank: Rank, adapters: Adapters | None) -> int:
+    return sum(x.elements for x in _tensors(rank, adapters))
+
+
+@lru_cache(maxsize=1024)
+def _bytes(rank: Rank, adapters: Adapters | None, width: int) -> int:
+    return sum(x.copies * block(x.rows * x.cols * width) for x in _tensors(rank, adapters))
+
+
+@lru_cache(maxsize=1024)
+def _states(rank: Rank, adapters: Adapters | None, optimizer: str, width: int) -> int:
+    return sum(optimizers.state_bytes(optimizer, x, width) for x in _tensors(rank, adapters))
+
+
+def elements(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    return _elements(rank, _adapters(w, recipe))
+
+
+def in_blocks(w: Workload, rank: Rank, recipe: Recipe, width: int) -> int:
+    """What is trained, in the allocator's blocks, at ``width`` bytes an element."""
+    return _bytes(rank, _adapters(w, recipe), width)
+
+
+def width(w: Workload, recipe: Recipe) -> int:
+    """Bytes of an element of what is trained, as it lies between steps."""
+    return resident_width(w) if trains_fully(w) else recipe.adapter
+
+
+def gradient_width(w: Workload, recipe: Recipe) -> int:
+    """Gradients have the type of what they belong to, save where the engine sums them in fp32 (Megatron's main_grad)."""
+    return 4 if w.engine.fp32_gradients else width(w, recipe)
+
+
+def gradient_bytes(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    return in_blocks(w, rank, recipe, gradient_width(w, recipe))
+
+
+def state_width(w: Workload, recipe: Recipe) -> int:
+    return 4 if keeps_masters(w) else width(w, recipe)
+
+
+def state_bytes(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    """Optimizer state on the card; paged states live in the host's memory."""
+    if not optimizers.OPTIMIZERS[w.optimizer].on_device:
+        return 0
+    return _states(rank, _adapters(w, recipe), w.optimizer, state_width(w, recipe))
+
+
+@lru_cache(maxsize=1024)
+def _widest(rank: Rank, adapters: Adapters | None) -> int:
+    per_expert = {layer.feed_forward.total for layer, _ in rank.model.kinds if isinstance(layer.feed_forward, Experts)}
+    experts = max(per_expert, default=1)
+    matrices = (
+        x.rows * x.cols // (experts if x.kind == "expert" else 1)
+        for x in _tensors(rank, adapters)
+        if x.kind in ("linear", "expert")
+    )
+    return max(matrices, default=0)
+
+
+def widest_matrix(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    """Elements of the largest trained matrix; of fused experts, one of them."""
+    return _widest(rank, _adapters(w, recipe))
