@@ -6,7 +6,7 @@ import re
 import shlex
 
 import pytest
-from sample import FITS, FITTED, GIB, PLANS
+from sample import FITS, FITTED, PLANS
 
 from advisor.render import steps
 from advisor.render.table import render
@@ -24,7 +24,8 @@ def test_no_line_is_wider_than_the_terminal(name: str, explain: bool, width: int
 
 def test_a_huge_total_leaves_the_bar_its_place() -> None:
     """2,500,000 GiB stand behind a shorter bar."""
-    huge = FITTED.initial._replace(device_bytes=2_500_000 * GIB)
+    parts = tuple(part._replace(bytes=part.bytes * 20_000) for part in FITTED.initial.parts)
+    huge = FITTED.initial._replace(parts=parts, device_bytes=sum(part.bytes for part in parts))
     assert max(map(len, render(FITTED._replace(initial=huge)).splitlines())) <= 80
 
 
