@@ -126,10 +126,10 @@ def _derive(w: Workload, plain: Estimate, seen: dict[str, int], error: float, *,
     _, phases = fullest(w)
     peak = phases[plain.peak_phase or ""]
     graphs = peak.get(OUTSIDE, 0)
-    bare = around_tensors(w, plain.allocated_bytes + graphs, peak)
+    bare = around_tensors(w, plain.allocated_bytes, peak)
     allocated = seen.get("allocated")
     reserved = seen.get("reserved")
-    slack_at = bare if allocated is None else around_tensors(w, allocated + graphs, peak)
+    slack_at = bare if allocated is None else around_tensors(w, allocated, peak)
     tensors = plain.allocated_bytes if allocated is None else allocated
     outside = bare.context.point + bare.nccl.point
     if "device" in seen:
@@ -150,8 +150,8 @@ def _derive(w: Workload, plain: Estimate, seen: dict[str, int], error: float, *,
         raise RequestError(f"observed: device {_gib(seen['device'])} leaves no room for context and slack around allocated")
     dynamic = _dynamic(w, phases, tensors, least)
     corrected = {phase: Correction(dynamic).parts(parts) for phase, parts in phases.items()}
-    here = max(corrected.values(), key=lambda parts: sum(parts.values()))
-    held = sum(here.values()) + workspace(w).point
+    here = max(corrected.values(), key=_in_allocator)
+    held = _in_allocator(here) + workspace(w).point
     around = around_tensors(w, held, here)
     found = Correction(
         dynamic,
@@ -161,6 +161,10 @@ def _derive(w: Workload, plain: Estimate, seen: dict[str, int], error: float, *,
     after = found.around(around)
     level = next(name for name in reversed(LEVELS) if name in seen)
     return found._replace(seen=Seen(level, error, held, after.slack.point, after.nccl.point))
+
+
+def _in_allocator(parts: dict[str, int]) -> int:
+    return sum(parts.values()) - parts.get(OUTSIDE, 0)
 
 
 def _dynamic(w: Workload, phases: dict[str, dict[str, int]], tensors: int, least: bool) -> float:
@@ -192,7 +196,7 @@ def _slack_within(w: Workload, reserved: int, expected: int, parts: dict[str, in
     """The slack of ``reserved`` bytes: what is more than the expected tensors, as far as the range of the tensors left goes."""
     tensors = expected
     for _ in range(8):  # the range is a small share of the tensors, so this settles at once
-        around = around_tensors(w, tensors + parts.get(OUTSIDE, 0), parts)
+        around = around_tensors(w, tensors, parts)
         tensors = reserved - _within(reserved - expected, around.slack)
     return reserved - tensors
 

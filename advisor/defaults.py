@@ -12,9 +12,11 @@ from advisor.engines import Engine
 from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.job import Job
-from advisor.model import Attention, Model
+from advisor.model import Attention, Experts, Model
 from advisor.vocabulary import GGUF_TYPES
 from advisor.workload import Workload
+
+Stamp = tuple[tuple[str, int, int], ...]
 
 FLASH_HEAD = 256  # widest head of PyTorch's FlashAttention (sdp_utils.cpp, check_head_dim_size_flash)
 
@@ -26,7 +28,9 @@ def decide(job: Job) -> Workload:
     model = find_model(job.train if task == "train" else job.infer)
     engine = _engine(job, task, model)
     notes = [*model.notes]
-    parallel = _parallel(job, task, gpu, engine)
+    if job.engine and engine.name != _other(task):
+        notes += [f"{engine.name}: {note}." for note in engine.notes]
+    parallel = _parallel(job, task, gpu, engine, model)
     precision = _precision(job, task, gpu, model, notes)
     method, quantization = _method(job, task, engine, model, notes)
     seq = job.seq or min(2048 if task == "train" else 4096, model.max_context or 2**31)
@@ -55,7 +59,7 @@ def decide(job: Job) -> Workload:
         task=task,
         **parallel,
         free=_free(job, gpu),
-        memory_fraction=job.memory_fraction if job.memory_fraction is not None else engine.memory_fraction,
+        memory_fraction=_share(job.memory_fraction, "memory-fraction", most=1.0) or engine.memory_fraction,
         batch=job.batch or 1,
         seq=seq,
         prompt=prompt,
@@ -71,16 +75,16 @@ def decide(job: Job) -> Workload:
         optimizer=job.optimizer or "adamw",
         checkpointing=job.checkpointing or "none",
         attention=attention,
-        loss=job.loss or engine.loss,
+        loss=job.loss or _loss(engine, method),
         zero=_at_most(job.zero or 0, 3, "zero"),
         sharding=job.sharding or engine.sharding,
         offload=job.offload or (),
-        offload_layers=job.offload_layers,
+        offload_layers=_offload_layers(job),
         host_ram=job.host_ram,
         engine_version=job.engine_version,
         compile=bool(job.compile),
         estimator=job.estimator or "detailed",
-        confidence=_confidence(job),
+        confidence=_share(job.confidence, "confidence", most=0.9999) or 0.9,
         keep=job.keep or (),
         min_seq=job.min_seq or 1024,
         min_batch=job.min_batch or 1,
@@ -97,10 +101,25 @@ def _task(job: Job) -> str:
         raise RequestError(f"name the model with --train or with --infer; {given} given")
     task = "train" if job.train is not None else "infer"
     if task == "infer":
-        for name, default in (("method", "full"), ("checkpointing", "none"), ("zero", 0), ("accumulation", 1)):
+        for name, default in OF_TRAINING:
             if getattr(job, name) not in (None, default):
                 raise RequestError(f"{name.replace('_', '-')} is for training; with --infer there is nothing for it to do")
+        if job.precision and job.precision.endswith("-mixed"):
+            raise RequestError(f"precision: {job.precision} is for training; with --infer take {job.precision[:4]}")
+    elif job.kv_precision in ("fp8", "int8", "q8_0", "q4_0"):
+        raise RequestError("kv-precision: training has no KV cache; it is for --infer")
     return task
+
+
+# What only the one task has, with what it is when nobody asks for it.
+OF_TRAINING = (
+    ("method", "full"),
+    ("checkpointing", "none"),
+    ("zero", 0),
+    ("accumulation", 1),
+    ("optimizer", "adamw"),
+    ("cp", 1),
+)
 
 
 def _named(gpu: str | None) -> str:
@@ -137,21 +156,35 @@ def find_model(reference: str | dict[str, Any] | None) -> Model:
 
         return model_from_config(reference, str(reference.get("_name_or_path") or reference.get("model_type") or "model"))
     assert reference is not None
-    return _model_by_name(reference)
+    if catalog.is_model_name(reference) or not _is_path(reference):
+        return catalog.find_model(reference)
+    path = os.path.expanduser(reference)
+    return _model_on_disk(path, os.getcwd(), _stamp(path))
 
 
-@lru_cache(maxsize=256)
-def _model_by_name(name: str) -> Model:
-    if catalog.is_model_name(name):
-        return catalog.find_model(name)
-    if name.endswith((".json", ".safetensors", ".gguf")) or os.path.exists(name) or name.startswith((".", "/", "~")):
-        from advisor.model_files import read_model
-
-        return read_model(os.path.expanduser(name))
-    return catalog.find_model(name)
+def _is_path(name: str) -> bool:
+    return name.endswith((".json", ".safetensors", ".gguf")) or name.startswith((".", "/", "~")) or os.path.exists(name)
 
 
-def _parallel(job: Job, task: str, gpu: Gpu, engine: Engine) -> dict[str, int]:
+@lru_cache(maxsize=64)
+def _model_on_disk(path: str, folder: str, stamp: Stamp) -> Model:
+    """A plan decides dozens of jobs of one model: the files are read once, and again when they are not what they were."""
+    from advisor.model_files import read_model
+
+    return read_model(path)
+
+
+def _stamp(path: str) -> Stamp:
+    """Names, times and sizes of the model files at a path; nothing where there is none, which reading will tell better."""
+    try:
+        with os.scandir(path if os.path.isdir(path) else os.path.dirname(path) or ".") as entries:
+            files = [(x.name, x.stat()) for x in entries if x.name.endswith((".json", ".safetensors", ".gguf"))]
+    except OSError:
+        return ()
+    return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in files))
+
+
+def _parallel(job: Job, task: str, gpu: Gpu, engine: Engine, model: Model) -> dict[str, int]:
     """GPUs and how they share the work. Degrees that the user gives decide ``gpus`` when it is not given itself."""
     tp, pp, cp, ep = job.tp or 1, job.pp or 1, job.cp or 1, job.ep or 1
     group = tp * pp * cp if task == "train" else tp * pp
@@ -159,17 +192,30 @@ def _parallel(job: Job, task: str, gpu: Gpu, engine: Engine) -> dict[str, int]:
     if gpus % group:
         degrees = "tp × pp × cp" if task == "train" else "tp × pp"
         raise RequestError(f"gpus: {gpus} cannot be divided by {degrees} = {group}")
-    if task == "train" and (gpus // pp) % ep:
-        raise RequestError(f"ep: {ep} does not divide the {gpus // pp} GPUs of a pipeline stage")
+    if ep > 1:
+        _check_experts(ep, gpus // pp, task, engine, model)
+    nodes = job.nodes or math.ceil(gpus / gpu.per_node)
+    if nodes > gpus:
+        raise RequestError(f"nodes: {nodes} machines are more than the {gpus} GPUs in them")
     return {
         "gpus": gpus,
         "max_gpus": max(job.max_gpus or 8, gpus),
-        "nodes": job.nodes or math.ceil(gpus / gpu.per_node),
+        "nodes": nodes,
         "tp": tp,
         "pp": pp,
         "cp": cp,
         "ep": ep,
     }
+
+
+def _check_experts(ep: int, ranks: int, task: str, engine: Engine, model: Model) -> None:
+    """Experts are dealt out over the ranks of a pipeline stage."""
+    if not any(isinstance(layer.feed_forward, Experts) for layer, _ in model.kinds):
+        raise RequestError(f"ep: {model.name} has no experts to divide")
+    if task == "infer" and not engine.serving:
+        raise RequestError(f"ep: {engine.name} does not deal out experts; vllm and sglang do")
+    if ranks % ep:
+        raise RequestError(f"ep: {ep} does not divide the {ranks} GPUs of a pipeline stage")
 
 
 def _free(job: Job, gpu: Gpu) -> int | None:
@@ -204,6 +250,8 @@ def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str])
     # What trains unpacks a GGUF file (transformers integrations/ggml.py), so QLoRA quantizes it anew.
     anew = task == "train" and (method != "qlora" or model.quantization in GGUF_TYPES)
     quantization = job.quantization or ("none" if anew else model.quantization)
+    if method == "qlora" and job.quantization == "none":
+        raise RequestError("quantization: qlora trains adapters on quantized weights; none is --method lora")
     if method == "qlora" and quantization == "none":
         quantization = "nf4"
     if task == "train" and method == "full" and quantization != "none":
@@ -220,6 +268,8 @@ def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str])
 
 
 def _targets(job: Job, model: Model) -> tuple[str, ...]:
+    if job.lora_targets == ():
+        raise RequestError("lora-targets: name at least one module, or leave it to all-linear")
     asked = job.lora_targets or ("all-linear",)
     if asked == ("all-linear",):
         return asked
@@ -232,6 +282,16 @@ def _targets(job: Job, model: Model) -> tuple[str, ...]:
     return asked
 
 
+def _loss(engine: Engine, method: str) -> str:
+    return (method == "full" and engine.loss_full) or engine.loss
+
+
+def _offload_layers(job: Job) -> int | None:
+    if job.offload_layers is not None and "layers" not in (job.offload or ()):
+        raise RequestError("offload-layers: counts the layers of --offload layers, which is not given")
+    return job.offload_layers
+
+
 def _adapter_precision(engine: Engine, compute: str) -> str:
     return compute if engine.adapter_precision == "compute" else engine.adapter_precision
 
@@ -242,10 +302,10 @@ def _attention(job: Job, engine: Engine, gpu: Gpu, model: Model, precision: str)
     why_not = _why_not_flash(engine, gpu, model, precision)
     if asked == "flash" and why_not:
         raise RequestError(f"attention: flash cannot run here: {why_not}")
+    if asked != "flash" and _softcapped(model) and not engine.serving:
+        return "eager"  # SDPA has no soft-cap; transformers falls back to its own attention, FlashAttention-2 alone has one
     if asked not in ("auto", "sdpa"):
         return asked
-    if _softcapped(model) and not engine.serving:
-        return "eager"  # SDPA has no soft-cap; transformers falls back to its own attention
     return "efficient" if why_not else "flash"
 
 
@@ -258,8 +318,6 @@ def _why_not_flash(engine: Engine, gpu: Gpu, model: Model, precision: str) -> st
     widest = max((layer.mixer.head_dim for layer, _ in model.kinds if isinstance(layer.mixer, Attention)), default=0)
     if widest > FLASH_HEAD:
         return f"heads of {widest} are wider than {FLASH_HEAD}"
-    if _softcapped(model) and not engine.serving:
-        return "SDPA has no soft-capped scores"
     return ""
 
 
@@ -273,11 +331,10 @@ def _at_most(value: int, most: int, name: str) -> int:
     return value
 
 
-def _confidence(job: Job) -> float:
-    confidence = 0.9 if job.confidence is None else job.confidence
-    if not 0 < confidence < 1:
-        raise RequestError("confidence: a share between 0 and 1, such as 0.9")
-    return confidence
+def _share(share: float | None, name: str, most: float) -> float | None:
+    if share is not None and not 0 < share <= most:
+        raise RequestError(f"{name}: a share above 0 and up to {most:g}, such as 0.9")
+    return share
 
 
 def _nominal_note(model: Model) -> str:

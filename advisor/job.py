@@ -95,6 +95,15 @@ def _text(value: object) -> str:
     return value.strip()
 
 
+def _version(value: object) -> str:
+    text = str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(
+        r"v?\d{1,6}(\.\d{1,6}){0,4}([.+-]?[a-z][\w.+-]{0,40})?", text, re.ASCII | re.IGNORECASE
+    ):
+        raise ValueError("a version such as 4.46.2")
+    return text.removeprefix("v")
+
+
 def _keys(value: object) -> tuple[str, ...]:
     names = tuple(name.replace("-", "_") for name in _names(value, ()))
     for name in names:
@@ -130,6 +139,7 @@ def _settings(value: object) -> dict[str, Any]:
 
 PARSERS: dict[str, Callable[[object, Key], Any]] = {
     "text": lambda value, key: _text(value),
+    "version": lambda value, key: _version(value),
     "model": lambda value, key: value if isinstance(value, dict) else _text(value),
     "count": lambda value, key: parse_count(value),
     "size": lambda value, key: parse_size(value),

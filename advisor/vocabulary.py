@@ -28,7 +28,7 @@ OBSERVABLE = ("allocated", "reserved", "device")
 
 
 class Key(NamedTuple):
-    """One key of a job. ``kind``: text, model, count (8192, 8k), size (24GiB), share (0..1), whole (an integer), flag, list, keys, choice,
+    """One key of a job. ``kind``: text, version (4.46.2), model, count (8192, 8k), size (24GiB), share (0..1), whole (an integer), flag, list, keys, choice,
     sizes (allocated=13.2GiB,device=14GiB) or settings (batch=8,seq=4k: other keys and their values)."""
 
     name: str
@@ -74,7 +74,7 @@ KEYS: tuple[Key, ...] = (
     Key("offload_layers", "whole", "as many as needed", "Layers that the host's memory holds.", least=0),
     Key("host_ram", "size", "not limited", "Host memory per machine."),
     Key("engine", "choice", "trainer; transformers to infer", "Whose memory habits to follow.", ENGINES),
-    Key("engine_version", "text", "the newest known", "Version of the engine, where habits changed."),
+    Key("engine_version", "version", "the newest known", "Version of the engine, where habits changed."),
     Key("compile", "flag", "off", "torch.compile is on."),
     Key("estimator", "choice", "detailed", "How memory is worked out.", ESTIMATORS),
     Key("confidence", "share", "0.9", "Share of runs that the interval should hold.", least=0),

@@ -68,6 +68,16 @@ class Workload(NamedTuple):
         return self.batch * self.accumulation * (self.data_parallel if self.task == "train" else 1)
 
     @property
+    def deals_out_layers(self) -> bool:
+        """Inference: whether the engine deals the layers out over all GPUs (device_map), instead of dividing each of them."""
+        return self.task == "infer" and not self.engine.serving and self.tp == self.pp == 1
+
+    @property
+    def sharers(self) -> int:
+        """GPUs that share one copy of the model."""
+        return self.gpus if self.deals_out_layers else self.tp * self.pp
+
+    @property
     def usable_bytes(self) -> int:
         """What the job may take of one card: usable memory, or what is free, or the engine's share of the total."""
         limits = [self.gpu.usable_bytes if self.free is None else self.free]

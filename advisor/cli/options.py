@@ -12,6 +12,7 @@ from advisor.vocabulary import KEYS, Key
 
 METAVARS = {
     "text": "NAME",
+    "version": "X.Y.Z",
     "model": "MODEL",
     "count": "N",
     "whole": "N",

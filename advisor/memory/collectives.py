@@ -7,7 +7,7 @@ from functools import lru_cache
 from advisor.memory import trained
 from advisor.memory.layers import Recipe
 from advisor.memory.recipe import storing, trains_fully
-from advisor.memory.sharding import Rank
+from advisor.memory.sharding import Rank, expert_tp
 from advisor.memory.weights import Storing, held_outside, layer_sum, rank_sum
 from advisor.model import Experts
 from advisor.workload import Workload
@@ -20,12 +20,12 @@ SUB_GROUP = 10**9
 
 
 def per_rank(w: Workload, rank: Rank, amount: int, ranks: int) -> int:
-    """One rank's share of what ``ranks`` data-parallel ranks divide. Experts that are divided already (``ep``) are copied, and
-    so divided further, over ranks / ep of them only."""
+    """One rank's share of what ``ranks`` data-parallel ranks divide. Experts that are divided already are copied, and so divided
+    further, over fewer ranks: those of a stage less those that hold other experts or other parts of them."""
     if ranks == 1 or w.ep == 1:
         return amount // ranks
     experts = round(amount * _expert_share(rank))
-    return (amount - experts) // ranks + experts // max(1, ranks // w.ep)
+    return (amount - experts) // ranks + experts // (w.gpus // (w.pp * w.ep * expert_tp(w)))
 
 
 @lru_cache(maxsize=256)

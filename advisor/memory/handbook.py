@@ -153,15 +153,9 @@ def _share_of_model(w: Workload, name: str, factor: float, *, zero_stage: int) -
     """A multiple of the model, divided by what splits it and, from ``zero_stage`` on, by the data-parallel GPUs."""
     size, count = bytes_per_value(w), billions(w)
     sharded = w.task == "train" and w.zero >= zero_stage
-    gpus = _model_split(w) * (w.data_parallel if sharded else 1)
+    gpus = w.sharers * (w.data_parallel if sharded else 1)
     formula = f"{count:.12g} billion × {size:g} bytes" + (f" × {factor:.10g}" if factor != 1 else "")
     return Term(name, count * size * factor / gpus, formula + (f" / {gpus} GPUs" if gpus > 1 else ""))
-
-
-def _model_split(w: Workload) -> int:
-    """GPUs that one copy of the model is divided over."""
-    by_layers = w.task == "infer" and not w.engine.serving and w.tp == w.pp == 1
-    return w.gpus if by_layers else w.tp * w.pp
 
 
 def _per_token(w: Workload, name: str, factor: float, *, layered: bool) -> Term:

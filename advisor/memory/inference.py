@@ -47,7 +47,7 @@ def on_host(w: Workload, rank: Rank) -> int:
     """Weights of layers that wait in the host's memory; one of them at a time is fetched to be computed."""
     if "layers" not in w.offload or not w.offload_layers:
         return 0
-    away = min(w.offload_layers, len(rank.model.layers))
+    away = min(w.offload_layers // rank.stages, len(rank.model.layers))
     sizes = sorted((layer_sum(layer, rank.model.hidden, storing(w)).bytes for layer in rank.model.layers), reverse=True)
     fetched = 0 if w.engine.name in ("llama.cpp", "ollama") else sizes[0]  # llama.cpp computes them where they are
     return max(0, sum(sizes[:away]) - fetched)
@@ -135,9 +135,15 @@ def logits_text(w: Workload, rank: Rank, phase: str) -> tuple[str, str]:
         return f"{min(MICRO_BATCH, w.prompt):,} × {vocab:,} × 4 B: fp32 logits of one micro-batch", "llama.cpp -ub 512"
     if w.engine.serving:
         sampled = min(w.batch, SAMPLED_AT_ONCE)
-        return f"{sampled:,} × {vocab:,} × {width + 4} B: logits of what is sampled together, and in fp32", "the sampler's tensors"
+        return (
+            f"{sampled:,} × {vocab:,} × {width + 4} B: logits of what is sampled together, and in fp32",
+            "the sampler's tensors",
+        )
     if phase == "prefill" and makes_all_logits(w):
-        return f"{w.batch * w.prompt:,} × {vocab:,} × {width + 4} B: the prompt's logits, and in fp32", "transformers before 4.45"
+        return (
+            f"{w.batch * w.prompt:,} × {vocab:,} × {width + 4} B: the prompt's logits, and in fp32",
+            "transformers before 4.45",
+        )
     copies = 2 if rank.model.logit_softcap else 1
     return f"{w.batch:,} × {vocab:,} × {width * copies} B: logits of each sequence's last token", "transformers generate"
 

@@ -162,7 +162,7 @@ def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         kernel = "efficient"
     groups = a.heads // a.kv_heads
     value_width = ops.width_of(v) * groups
-    if kernel == "eager" or a.softcap:
+    if kernel == "eager":
         return eager(net, a, q, repeated(k, groups, a.kv_heads), repeated(v, groups, a.kv_heads))
     if net.tape.autocast:
         q, k, v = ops.to(q, HALF), ops.to(k, HALF), ops.to(v, HALF)
@@ -212,7 +212,7 @@ def eager(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         soft = op([weights], weights.elements, weights.width, saves_output=True)
     weights = ops.to(soft, FP32 if soft.width == FP32 and not a.softmax_fp32 else q.width)
     del soft
-    weights = ops.to(ops.dropout(weights, a.dropout), q.width)
+    weights = ops.to(ops.dropout(weights, a.dropout if net.recipe.train else 0.0), q.width)
     return op([weights, v], per_token(ops.width_of(v)), v.width, [weights, v])
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from advisor.errors import RequestError
 from advisor.model import (
-    RECURRENT,
     Attention,
     AttentionBesideStateSpace,
     DeltaRule,
@@ -15,9 +14,9 @@ from advisor.model import (
     KimiDelta,
     LatentAttention,
     Layer,
+    Mixer,
     Mlp,
     Model,
-    Recurrent,
     SelectiveScan,
     ShortConvolution,
     StateSpace,
@@ -37,8 +36,8 @@ class Rank(NamedTuple):
 
 def ranks(w: Workload) -> Iterator[Rank]:
     """The ranks that can be the fullest: of a pipeline or a chain of devices the first, one between and the last."""
-    stages = stage_count(w)
-    local = narrowed(w.model, w.tp, w.ep)
+    stages = w.gpus if w.deals_out_layers else w.pp
+    local = narrowed(w.model, w.tp, w.ep, expert_tp(w))
     if stages == 1:
         yield whole_rank(local)
         return
@@ -59,65 +58,80 @@ def whole_rank(model: Model) -> Rank:
     return Rank(model)
 
 
-def stage_count(w: Workload) -> int:
-    """Consecutive groups of layers, each on a GPU (or tensor-parallel group) of its own."""
-    if w.task == "infer" and not w.engine.serving and w.tp == w.pp == 1:
-        return w.gpus
-    return w.pp
+def expert_tp(w: Workload) -> int:
+    """Into how many parts an expert is cut. Serving engines deal experts out over the tensor-parallel ranks and leave them whole;
+    Megatron cuts them like the rest (--expert-tensor-parallel-size is tp by default) where the ranks suffice for both."""
+    if w.task == "infer":
+        return max(1, w.tp // w.ep)
+    return w.tp if (w.gpus // w.pp) % (w.tp * w.ep) == 0 else 1
 
 
 @lru_cache(maxsize=512)
-def narrowed(model: Model, tp: int, ep: int = 1) -> Model:
+def narrowed(model: Model, tp: int, ep: int = 1, expert_tp: int = 1) -> Model:
     """The model as one tensor- and expert-parallel rank sees it: fewer heads, narrower feed-forward parts, a vocabulary shard."""
     if tp == ep == 1:
         return model
-    layers = {layer: _narrowed_layer(layer, tp, ep, model.name) for layer, _ in model.kinds}
-    return model._replace(
-        vocab=math.ceil(model.vocab / tp),
-        layers=tuple(layers[layer] for layer in model.layers),
-        extra_parameters=model.extra_parameters,
-        stored=None,
-    )
+    why_not = undivided(model, tp)
+    if why_not:
+        raise RequestError(f"tp: {tp} does not divide {why_not} of {model.name}")
+    layers = {layer: _narrowed_layer(layer, tp, ep, expert_tp) for layer, _ in model.kinds}
+    return model._replace(vocab=math.ceil(model.vocab / tp), layers=tuple(layers[layer] for layer in model.layers), stored=None)
 
 
-def _narrowed_layer(layer: Layer, tp: int, ep: int, name: str) -> Layer:
-    mixer, part = layer.mixer, layer.feed_forward
-    if isinstance(mixer, AttentionBesideStateSpace):
-        attention = _narrowed_layer(Layer(mixer.attention, None), tp, ep, name).attention
-        state_space = narrowed_mixer(mixer.state_space, tp, name)
-        assert isinstance(attention, Attention)
-        assert isinstance(state_space, StateSpace)
-        mixer = AttentionBesideStateSpace(attention, state_space)
-    elif isinstance(mixer, Attention | LatentAttention):
-        if mixer.heads % tp:
-            raise RequestError(f"tp: {tp} does not divide the {mixer.heads} attention heads of {name}")
-        mixer = mixer._replace(heads=mixer.heads // tp)
-        if isinstance(mixer, Attention):
-            mixer = mixer._replace(kv_heads=max(1, mixer.kv_heads // tp))  # replicated when there are fewer than ranks
-    elif isinstance(mixer, RECURRENT):
-        mixer = narrowed_mixer(mixer, tp, name)
+@lru_cache(maxsize=512)
+def undivided(model: Model, degree: int) -> str:
+    """What of the model cannot be cut in ``degree`` equal parts, in words; empty where everything can.
+
+    Engines raise where it cannot (vLLM 0.33.0, config/model.py). Fewer KV heads than ranks are copied.
+    """
+    for layer, _ in model.kinds:
+        heads = getattr(layer.attention, "heads", degree)
+        kv_heads = getattr(layer.attention, "kv_heads", degree)
+        if heads % degree:
+            return f"the {heads} attention heads"
+        if kv_heads % degree and degree % kv_heads:
+            return f"the {kv_heads} key-value heads"
+        if layer.recurrent and layer.recurrent.shared_heads % degree:
+            return f"the {layer.recurrent.shared_heads} heads of the recurrent layers"
+        for name in ("width", "shared_width", "beside"):
+            width = getattr(layer.feed_forward, name, 0)
+            if width % degree:
+                return f"the feed-forward width of {width:,}"
+    return ""
+
+
+def _narrowed_layer(layer: Layer, tp: int, ep: int, expert_tp: int) -> Layer:
+    part = layer.feed_forward
     if isinstance(part, Mlp):
-        part = part._replace(width=math.ceil(part.width / tp))
+        part = part._replace(width=part.width // tp)
     elif isinstance(part, Experts):
         part = part._replace(
             total=math.ceil(part.total / ep),
-            width=math.ceil(part.width / tp),
-            shared_width=math.ceil(part.shared_width / tp),
+            width=part.width // expert_tp,
+            shared_width=part.shared_width // tp,
+            beside=part.beside // tp,
         )
-    return layer._replace(mixer=mixer, feed_forward=part)
+    return layer._replace(mixer=_narrowed_mixer(layer.mixer, tp), feed_forward=part)
 
 
-def narrowed_mixer(mixer: Recurrent, tp: int, name: str) -> Recurrent:
-    """A recurrent mixer with its heads divided, as serving engines shard it; its groups are replicated where they are fewer."""
-    if mixer.shared_heads % tp:
-        raise RequestError(f"tp: {tp} does not divide the {mixer.shared_heads} heads of {name}'s recurrent layers")
+def _narrowed_mixer(mixer: Mixer | None, tp: int) -> Mixer | None:
+    """A mixer with its heads divided; keys and groups are replicated where there are fewer of them than ranks."""
+    if isinstance(mixer, AttentionBesideStateSpace):
+        attention, state_space = (_narrowed_mixer(part, tp) for part in (mixer.attention, mixer.state_space))
+        assert isinstance(attention, Attention)
+        assert isinstance(state_space, StateSpace)
+        return AttentionBesideStateSpace(attention, state_space)
+    if isinstance(mixer, Attention):
+        return mixer._replace(heads=mixer.heads // tp, kv_heads=max(1, mixer.kv_heads // tp))
+    if isinstance(mixer, LatentAttention | KimiDelta):
+        return mixer._replace(heads=mixer.heads // tp)
     if isinstance(mixer, DeltaRule):
         return mixer._replace(value_heads=mixer.value_heads // tp, key_heads=max(1, mixer.key_heads // tp))
-    if isinstance(mixer, KimiDelta):
-        return mixer._replace(heads=mixer.heads // tp)
     if isinstance(mixer, SelectiveScan | ShortConvolution):
         return mixer._replace(width=mixer.width // tp)
-    return mixer._replace(heads=mixer.heads // tp, groups=max(1, mixer.groups // tp))
+    if isinstance(mixer, StateSpace):
+        return mixer._replace(heads=mixer.heads // tp, groups=max(1, mixer.groups // tp))
+    return mixer
 
 
 class Shares(NamedTuple):

@@ -1,6 +1,7 @@
 """Weights in bytes: each tensor in the format it is held in, as the allocator counts it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -64,8 +65,8 @@ def rank_sum(rank: Rank, how: Storing) -> Sum:
     """All weights of one rank: as its checkpoint's headers have them if it is held as published, else by its shape."""
     model = rank.model
     if model.stored and _as_published(model, how):
-        loaded = [x for x in model.stored if _is_loaded(x, model, how)]
-        return Sum(sum(x.elements for x in loaded), sum(block(x.bytes) if how.blocks else x.bytes for x in loaded))
+        held = loaded(model, how)
+        return Sum(sum(x.elements for x in held), sum(block(x.bytes) if how.blocks else x.bytes for x in held))
     if how.ggml:
         return ggml_sum(rank, how)
     elements, total = 0, 0
@@ -82,6 +83,11 @@ def rank_sum(rank: Rank, how: Storing) -> Sum:
     return Sum(elements, total)
 
 
+def loaded(model: Model, how: Storing) -> list[StoredTensor]:
+    """The tensors of the files that come to the card."""
+    return [x for x in model.stored or () if _is_loaded(x, model, how)]
+
+
 def is_gguf(model: Model) -> bool:
     """Whether the stored tensors are those of a GGUF file."""
     return any(x.name == GGUF_EMBEDDING for x in model.stored or ())
@@ -91,7 +97,18 @@ def _as_published(model: Model, how: Storing) -> bool:
     """Whether the weights lie on the card as in the file. llama.cpp takes a GGUF as it is, and nothing else."""
     if how.quantization != model.quantization:
         return False
-    return is_gguf(model) if how.ggml else how.width == BYTES[model.dtype]
+    if how.ggml or is_gguf(model):
+        return how.ggml and is_gguf(model)
+    return how.width == BYTES[model.dtype] and (how.quantization != "none" or how.width == _stored_width(model))
+
+
+@lru_cache(maxsize=256)
+def _stored_width(model: Model) -> int:
+    """Bytes of an element in the dtype that most of a checkpoint has: fp32 files of a bf16 model are loaded as bf16."""
+    elements = Counter[int]()
+    for tensor in model.stored or ():
+        elements[tensor.bytes // max(1, tensor.elements)] += tensor.elements
+    return elements.most_common(1)[0][0]
 
 
 GGUF_EMBEDDING, GGUF_HEAD = "token_embd.weight", "output.weight"

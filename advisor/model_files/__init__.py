@@ -31,7 +31,30 @@ def read_model(path: str | Path) -> Model:
     from advisor.model_files.config import model_from_config
 
     model = model_from_config(config, _name(config_path))
-    return model._replace(stored=stored, source=shown(config_path))
+    return _checked(model._replace(stored=stored, source=shown(config_path)))
+
+
+# A checkpoint has buffers beside its parameters, or a tied head twice: as many elements as the config says only within a percent.
+MATCHES = 0.01
+
+
+def _checked(model: Model) -> Model:
+    """The model, if its files hold what its config says; with a note where they hold more. Quantized ones are packed."""
+    if not model.stored or model.quantization != "none":
+        return model
+    from advisor.memory.parameters import parameter_count
+    from advisor.memory.weights import Storing, loaded
+
+    said, there = parameter_count(model), sum(tensor.elements for tensor in model.stored)
+    if there < (1 - MATCHES) * said:
+        raise RequestError(
+            f"{model.source}: its weights hold {there:,} of the {said:,} parameters that the config tells of; files are missing"
+        )
+    held = sum(tensor.elements for tensor in loaded(model, Storing("none", 1)))
+    if held <= (1 + MATCHES) * said:
+        return model
+    more = f"The weights hold {held:,} parameters, the config tells of {said:,}: memory of the weights is that of the files."
+    return model._replace(notes=(*model.notes, more))
 
 
 def _gguf(path: Path) -> Path | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from advisor.planning.remedies import sharers, weight_bits
+from advisor.planning.remedies import weight_bits
 
 if TYPE_CHECKING:
     from advisor.planning.engine import Value
@@ -48,7 +48,7 @@ def facts(w: Workload, fits: bool, past: int) -> dict[str, Value]:
         "serving": w.engine.serving,
         "bf16": w.gpu.bf16,
         "data_parallel": w.data_parallel,
-        "sharers": sharers(w),
+        "sharers": w.sharers,
         "weight_bits": weight_bits(w),
     }
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from advisor.memory.sharding import undivided
+
 if TYPE_CHECKING:
     from advisor.model import Model
     from advisor.workload import Workload
@@ -41,16 +43,6 @@ def weight_bits(w: Workload) -> int:
     return BITS.get(w.quantization, 32 if w.precision == "fp32" else 16)
 
 
-def divided_by_layers(w: Workload) -> bool:
-    """Whether the engine deals the layers out over all GPUs, instead of dividing each of them."""
-    return w.task == "infer" and not w.engine.serving and w.tp * w.pp == 1
-
-
-def sharers(w: Workload) -> int:
-    """GPUs that share one copy of the model."""
-    return w.gpus if divided_by_layers(w) else w.tp * w.pp
-
-
 def halve_batch(w: Workload) -> Settings:
     return [{"batch": max(w.batch // 2, w.min_batch)}]
 
@@ -75,7 +67,7 @@ def quantize_weights(w: Workload) -> Settings:
 
 
 def split_model(w: Workload) -> Settings:
-    ladder = _more_layers_apart(w) if divided_by_layers(w) else _more_degrees(w)
+    ladder = _more_layers_apart(w) if w.deals_out_layers else _more_degrees(w)
     return ladder or NotApplicable(
         f"{w.gpus} GPUs are as far as the {w.max_gpus} of max_gpus, the heads and the layers of the model let it be divided"
     )
@@ -102,25 +94,9 @@ def _more_degrees(w: Workload) -> list[Changes]:
 
 def next_degrees(model: Model, tp: int, pp: int) -> tuple[int, int] | None:
     """Twice the GPUs for one copy: by tensor parallel where it divides the model's widths, else by pipeline parallel."""
-    if divides(model, 2 * tp):
+    if not undivided(model, 2 * tp):
         return 2 * tp, pp
     return (tp, 2 * pp) if 2 * pp <= len(model.layers) else None
-
-
-def divides(model: Model, degree: int) -> bool:
-    """Whether every head count and feed-forward width of the model can be cut in ``degree`` equal parts.
-
-    Engines raise where it cannot (vLLM 0.33.0, config/model.py). Fewer KV heads than GPUs are copied.
-    """
-    for layer, _ in model.kinds:
-        heads = getattr(layer.attention, "heads", degree)
-        kv_heads = getattr(layer.attention, "kv_heads", degree)
-        if layer.recurrent and layer.recurrent.shared_heads % degree:
-            return False
-        widths = [getattr(layer.feed_forward, name, 0) for name in ("width", "shared_width", "beside")]
-        if heads % degree or any(width % degree for width in widths) or (kv_heads % degree and degree % kv_heads):
-            return False
-    return True
 
 
 def checkpoint_everything(w: Workload) -> Settings:
@@ -193,7 +169,7 @@ def on_gpus(w: Workload, gpus: int) -> Changes | None:
     """The last remedy of its walk taken to so many GPUs at once; None where the model cannot be divided so far."""
     if w.task == "train":
         return spread(w, gpus) if gpus % (w.tp * w.pp * w.cp * w.ep) == 0 else None
-    if divided_by_layers(w):
+    if w.deals_out_layers:
         return _with_gpus(w, gpus)
     tp, pp = w.tp, w.pp
     while tp * pp < gpus:

@@ -20,6 +20,7 @@ SAMPLES: dict[str, tuple[list[str], Any]] = {
     "size": (["24GiB"], 24 * 2**30),
     "share": (["0.5"], 0.5),
     "text": (["v100-16"], "v100-16"),
+    "version": (["4.46.2"], "4.46.2"),
     "model": (["7b"], "7b"),
     "keys": (["seq"], ("seq",)),
     "flag": ([], True),

@@ -31,8 +31,8 @@ def test_a_tensor_parallel_rank_has_its_share_of_every_matrix() -> None:
 
 
 def test_kv_heads_are_repeated_where_there_are_too_few() -> None:
-    """Qwen2.5 7B has 4 KV heads: on 7 ranks (28 heads) each keeps one."""
-    mixer = narrowed(find_model("qwen2.5-7b"), 7).layers[0].mixer
+    """Qwen2.5 72B has 8 KV heads: on 16 ranks (64 heads) each keeps one."""
+    mixer = narrowed(find_model("qwen2.5-72b"), 16).layers[0].mixer
     assert isinstance(mixer, Attention)
     assert mixer.kv_heads == 1
 

@@ -60,7 +60,9 @@ def test_the_state_does_not_grow_with_the_sequence() -> None:
     """A prompt of 1,000 tokens and one of 30,000 leave the same state; a batch multiplies it."""
     sizes = {}
     for batch, prompt in ((1, 1000), (1, 30000), (3, 1000)):
-        job = Job(gpu="h100-80", engine="transformers", infer="granite-4.0-h-micro", batch=batch, prompt=prompt, seq=prompt + 100)
+        job = Job(
+            gpu="h100-80", engine="transformers", infer="granite-4.0-h-micro", batch=batch, prompt=prompt, seq=prompt + 100
+        )
         parts = {part.name: part.bytes for part in estimate_workload(resolve(job)).parts}
         sizes[batch, prompt] = parts["recurrent-state"]
     assert sizes[1, 1000] == sizes[1, 30000] == sizes[3, 1000] // 3
@@ -70,7 +72,9 @@ def test_heads_are_dealt_out_over_tensor_parallel_ranks() -> None:
     """Value heads and state-space heads are divided, as vLLM does; a degree that does not divide them is refused."""
     half = narrowed(find_model("qwen3-next-80b-a3b"), 2)
     assert {layer.mixer.value_heads for layer in half.layers if isinstance(layer.mixer, DeltaRule)} == {16}
-    assert {x.heads for layer in narrowed(find_model("falcon-h1-7b"), 4).layers if isinstance(x := layer.recurrent, StateSpace)} == {6}
+    assert {
+        x.heads for layer in narrowed(find_model("falcon-h1-7b"), 4).layers if isinstance(x := layer.recurrent, StateSpace)
+    } == {6}
     with pytest.raises(RequestError, match="tp: 5 does not divide"):
         narrowed(find_model("mamba-codestral-7b"), 5)
 

@@ -57,7 +57,9 @@ def test_the_peak_is_within_one_percent(case: dict[str, Any]) -> None:
 
 def test_every_phase_is_within_three_percent() -> None:
     """Also the phases that are not the highest, forward, backward, step, prefill and decode, are within 3 %."""
-    worst = max((abs(error(phase, case)), phase, str(case.get("name", case["model"]))) for case in CASES for phase in case["peaks"])
+    worst = max(
+        (abs(error(phase, case)), phase, str(case.get("name", case["model"]))) for case in CASES for phase in case["peaks"]
+    )
     assert worst[0] <= 0.03, worst
 
 

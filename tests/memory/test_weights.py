@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from advisor.defaults import find_model
+from advisor.errors import RequestError
 from advisor.estimator import estimate_workload
 from advisor.job import Job
 from advisor.memory.parameters import Weight, parameter_count
@@ -30,8 +31,29 @@ CONFIG = {
 }
 
 
-def checkpoint(folder: Path, tensors: dict[str, tuple[str, list[int], int]]) -> Path:
-    """A model folder: the config above and one safetensors file of zeros with these dtypes, shapes and bytes per element."""
+Tensors = dict[str, tuple[str, list[int], int]]  # dtype, shape, bytes per element
+
+
+def whole(dtype: str = "BF16", width: int = 2) -> Tensors:
+    """All 68,160 parameters of the config above."""
+    layer = {
+        "input_layernorm": [64],
+        "self_attn.q_proj": [64, 64],
+        "self_attn.k_proj": [32, 64],
+        "self_attn.v_proj": [32, 64],
+        "self_attn.o_proj": [64, 64],
+        "post_attention_layernorm": [64],
+        "mlp.gate_proj": [96, 64],
+        "mlp.up_proj": [96, 64],
+        "mlp.down_proj": [64, 96],
+    }
+    shapes = {"embed_tokens": [100, 64], "norm": [64]}
+    shapes |= {f"layers.{depth}.{name}": shape for depth in range(2) for name, shape in layer.items()}
+    return {f"model.{name}.weight": (dtype, shape, width) for name, shape in shapes.items()}
+
+
+def checkpoint(folder: Path, tensors: Tensors) -> Path:
+    """A model folder: the config above and one safetensors file of zeros."""
     header: dict[str, Any] = {}
     end = 0
     for name, (dtype, shape, width) in tensors.items():
@@ -58,26 +80,45 @@ def weights_of(folder: Path, **keys: Any) -> int:
 
 def test_a_checkpoint_counts_as_it_is(tmp_path: Path) -> None:
     """Norms kept in fp32 beside bf16 matrices are 4 bytes an element, whatever the config says."""
-    folder = checkpoint(
-        tmp_path / "m", {"model.embed_tokens.weight": ("BF16", [100, 64], 2), "model.norm.weight": ("F32", [64], 4)}
-    )
-    assert weights_of(folder) == 100 * 64 * 2 + 64 * 4
+    folder = checkpoint(tmp_path / "m", whole() | {"model.norm.weight": ("F32", [64], 4)})
+    assert weights_of(folder) == 2 * 68_160 + 2 * 64
+
+
+def test_fp32_files_of_a_bf16_model_are_loaded_in_bf16(tmp_path: Path) -> None:
+    """What the config says is what transformers makes of them: 2 bytes for each of 68,160 parameters."""
+    assert weights_of(checkpoint(tmp_path / "m", whole("F32", 4))) == 2 * 68_160
+
+
+def test_a_checkpoint_that_is_not_the_configs_model(tmp_path: Path) -> None:
+    """With files missing it is refused; with more in them than the config tells of, the files count and a note says so."""
+    lacking = {name: tensor for name, tensor in whole().items() if ".1." not in name}
+    with pytest.raises(RequestError, match=r"hold 37,312 of the 68,160 parameters"):
+        find_model(str(checkpoint(tmp_path / "lacking", lacking)))
+    more = find_model(str(checkpoint(tmp_path / "more", whole() | {"vision.patches.weight": ("BF16", [100, 640], 2)})))
+    assert more.notes[-1].startswith("The weights hold 132,160 parameters, the config tells of 68,160")
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    """A second estimate in the same process sees the new weights under the old name."""
+    folder = checkpoint(tmp_path / "m", whole())
+    before = weights_of(folder)
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "torch_dtype": "float32"}))
+    assert weights_of(folder) == 2 * before
 
 
 def test_what_is_not_loaded_does_not_count(tmp_path: Path) -> None:
     """A tied head's second copy, rotary buffers and a prediction layer behind the last are in the file and not on the card."""
-    embedding = {"model.embed_tokens.weight": ("BF16", [100, 64], 2)}
     beside = {
         "lm_head.weight": ("BF16", [100, 64], 2),
         "model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", [8], 4),
         "model.layers.2.eh_proj.weight": ("BF16", [64, 128], 2),
     }
-    assert weights_of(checkpoint(tmp_path / "m", embedding | beside)) == weights_of(checkpoint(tmp_path / "n", embedding))
+    assert weights_of(checkpoint(tmp_path / "m", whole() | beside)) == weights_of(checkpoint(tmp_path / "n", whole()))
 
 
 def test_another_precision_goes_by_shape(tmp_path: Path) -> None:
     """Asked for in fp32, the model counts 4 bytes for each parameter of its shape, not what the file holds."""
-    folder = checkpoint(tmp_path / "m", {"model.embed_tokens.weight": ("BF16", [100, 64], 2)})
+    folder = checkpoint(tmp_path / "m", whole())
     assert weights_of(folder, precision="fp32") == 4 * parameter_count(find_model(str(folder)))
 
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planning_toy import workload
 
+from advisor.memory.sharding import undivided
 from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
 from advisor.planning.remedies import (
     BITS,
     NotApplicable,
     accumulate_gradients,
-    divides,
     doublings,
     halve_batch,
     limit_sequence,
@@ -137,7 +137,7 @@ def model(mixer, feed_forward, layers=2):
 )
 def test_a_degree_must_divide_heads_and_widths(mixer, feed_forward, degree, can):
     """vLLM raises where it does not; fewer KV heads than GPUs are copied."""
-    assert divides(model(mixer, feed_forward), degree) is can
+    assert (undivided(model(mixer, feed_forward), degree) == "") is can
 
 
 @pytest.mark.parametrize(
