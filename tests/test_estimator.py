@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from advisor.errors import RequestError
@@ -70,7 +70,7 @@ jobs = st.one_of(
             "offload": st.sampled_from((None, "kv", "layers")),
             "gpus": st.sampled_from((1, 2)),
         }
-    ),
+    ).filter(lambda keys: (keys["engine"], keys["offload"]) != ("vllm", "kv")),  # which is refused
 )
 
 
@@ -106,10 +106,12 @@ def test_more_never_needs_less(keys: dict[str, Any], more: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(jobs)
 def test_higher_precision_never_needs_less(keys: dict[str, Any]) -> None:
-    """fp32 takes no less than 16 bits, but for the rounding of DeepSpeed's fp32 masters: 16 B a parameter are 2 + 2 + 12 too."""
+    """fp32 takes no less than 16 bits, but with DeepSpeed: fp32 masters and gradients beside the 16-bit ones are 20 B a parameter,
+    and fp32 with the fused AdamW is 16."""
+    assume(keys.get("engine") != "deepspeed")
     half = estimated(**{**keys, "precision": "bf16", "quantization": None, "method": None})
     full = estimated(**{**keys, "precision": "fp32", "quantization": None, "method": None})
-    assert half.device_bytes <= full.device_bytes + (512 * 300 if keys.get("engine") == "deepspeed" else 0)
+    assert half.device_bytes <= full.device_bytes
 
 
 @settings(max_examples=60, deadline=None)
@@ -122,13 +124,11 @@ def test_every_part_can_say_how_it_came_about(keys: dict[str, Any]) -> None:
         assert row["source"]
 
 
-# Parts whose text is words alone: what they are is a maximum over tensors, or a choice between layers.
-IN_WORDS = ("gathered-parameters", "cublas-workspace", "cuda-context")
-
-
 def worked_out(formula: str) -> float:
-    """The arithmetic before the colon of a formula."""
-    shown = re.sub(r"[^0-9.+×÷() -]", "", formula.split(":")[0].replace(",", ""))
+    """The arithmetic before the colon of a formula, in bytes; nothing but arithmetic may stand there."""
+    shown = re.sub(r" \(\d+ to \d+\) on .*", "", formula.split(":")[0].replace(",", ""))  # the context's range, and its card
+    shown = shown.replace("KiB", "× 1024").replace("MiB", "× 1048576").replace("B", "")
+    assert re.fullmatch(r"[0-9.+×÷() -]+", shown), formula
     return float(eval(shown.replace("×", "*").replace("÷", "/")))
 
 
@@ -137,9 +137,6 @@ def worked_out(formula: str) -> float:
 def test_the_shown_arithmetic_is_the_arithmetic(keys: dict[str, Any]) -> None:
     """What stands before the colon gives the part's bytes, within a millionth (and a few bytes of division)."""
     for row in estimated(**keys).to_dict()["parts"]:
-        arithmetic = row["formula"].split(":")[0]
-        if row["name"] in IN_WORDS or not re.fullmatch(r"[0-9.,+×÷() B-]+", arithmetic):
-            continue  # in words
         assert worked_out(row["formula"]) == pytest.approx(row["bytes"], rel=1e-6, abs=1024), row
 
 

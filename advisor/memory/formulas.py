@@ -11,11 +11,11 @@ from collections.abc import Callable
 from advisor.memory import collectives, inference, optimizers, runtime, trained, training
 from advisor.memory.extent import Extent, less
 from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
-from advisor.memory.kv_cache import kept_tokens, token_elements
+from advisor.memory.kv_cache import kept_tokens, layer_bytes, token_elements
 from advisor.memory.recipe import keeps_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.state_space import recurrent_bytes
-from advisor.memory.weights import adapter_targets, largest_matrix, rank_sum
+from advisor.memory.weights import adapter_targets, is_gguf, largest_matrix, rank_sum, taken_as_published
 from advisor.results import Origin
 from advisor.workload import Workload
 
@@ -69,6 +69,8 @@ def _weights(w: Workload, rank: Rank, phase: str) -> Origin:
     towers = rank.model.extra_parameters if rank.embeds else 0
     more = f", {towers:,} of them {rank.model.extra_name or 'outside the language model'}" if towers else ""
     amount = _divided(w, rank, f"{held.bytes:,} B", held.bytes, ranks)
+    if is_gguf(rank.model) and taken_as_published(rank.model, storing(w)):
+        return Origin(f"{amount}: {held.elements:,} parameters as the GGUF file has them", rank.model.source)
     if w.quantization != "none":
         form = FORMATS[w.quantization]
         rest = "" if form.everything else f"; what stays unquantized at {resident_width(w)} B"
@@ -93,7 +95,10 @@ def _adapters(w: Workload, rank: Rank, phase: str) -> Origin:
 
 def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
     if "kv" in w.offload:
-        return Origin("two layers' cache: the one at work, and the next", "transformers 5.23 cache_utils.py, OffloadedCache")
+        tokens = w.prompt if phase == "prefill" else w.seq
+        largest = max(layer_bytes(layer, w.batch, tokens, w.kv_precision) for layer, _ in rank.model.kinds)
+        text = f"2 × {largest:,} B: the cache of the layer at work, and of the next"
+        return Origin(text, "transformers 5.23 cache_utils.py, OffloadedCache")
     in_one_buffer = w.engine.name in ("llama.cpp", "ollama")
     whole = phase == "prefill" and not w.engine.serving and not in_one_buffer
     tokens = w.prompt if whole else w.seq
@@ -169,7 +174,8 @@ def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
         return Origin(*inference.logits_text(w, rank, phase))
     seq = training.local_seq(w)
     if phase == "step":
-        return Origin(f"{w.batch * seq:,} × {rank.model.vocab:,} × {recipe_of(w).stream} B: logits that are still held", LOSS)
+        width = training.logit_width(rank, recipe_of(w))
+        return Origin(f"{w.batch * seq:,} × {rank.model.vocab:,} × {width} B: logits that are still held", LOSS)
     product = terms(training.peak_of(w, rank, phase)[0].loss, w.batch, seq)
     if w.loss == "chunked":
         return Origin(f"{product}: last norm, a chunk of logits, gradients of head and states", CHUNKED_LOSS)

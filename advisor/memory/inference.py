@@ -29,6 +29,10 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     for kind in w.offload:
         if kind not in ("layers", "kv"):
             raise RequestError(f"offload: {kind} has nothing to move in inference; layers and kv do")
+        if kind == "kv" and w.engine.serving:
+            raise RequestError(
+                f"offload: {w.engine.name} computes with the KV cache on the card; transformers can move it away"
+            )
     there = {"weights": rank_sum(rank, storing(w)).bytes - on_host(w, rank)}
     if w.quantization != "none" and FORMATS[w.quantization].buffer and not w.engine.serving:
         there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
@@ -157,7 +161,7 @@ def _llama_cpp(w: Workload, rank: Rank) -> Parts:
     cache = sum(many * layer_bytes(x, w.batch, cells(x, w.seq), w.kv_precision) for x, many in rank.model.kinds)
     logits = tokens * rank.model.vocab * 4 if rank.has_head else 0
     return {
-        "kv-cache": cache,
+        "kv-cache": 0 if "kv" in w.offload else cache,  # --no-kv-offload: cache and attention stay on the CPU
         "activations": tokens * 4 * (3 * _widest(rank) + 2 * rank.model.hidden),
         "logits-and-loss": logits,
     }

@@ -101,7 +101,10 @@ def slack(w: Workload, allocated: int, moving: int) -> Range:
         heads = max((getattr(layer.attention, "heads", 0) for layer, _ in w.model.kinds), default=0) // w.tp
         scores = 4 * w.batch * heads * (-(-w.seq // w.cp)) ** 2
         low, point, high = (part + many * scores for part, many in zip((low, point, high), EAGER_SCORES, strict=True))
-        text += f" + {EAGER_SCORES[1]:g} × {scores:,} B of scores"
+        text, of_what = (
+            f"{text} + {EAGER_SCORES[1]:g} × {scores:,} B",
+            f"{of_what}, and holes of the size of the score matrices",
+        )
     return Range(round(point), round(low), round(high), f"{text}: a share of the bytes {of_what}", SLACK_SOURCE)
 
 

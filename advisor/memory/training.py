@@ -172,10 +172,15 @@ def peak_of(w: Workload, rank: Rank, phase: str) -> tuple[Peak, int]:
 def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int) -> Parts:
     parts = {**there, "gradients": gradients}
     if w.engine.holds_outputs and rank.has_head and w.loss == "plain":
-        parts["logits-and-loss"] = w.batch * local_seq(w) * rank.model.vocab * recipe.stream
+        parts["logits-and-loss"] = w.batch * local_seq(w) * rank.model.vocab * logit_width(rank, recipe)
     if "optimizer" not in w.offload:
         parts["step-temporaries"] = step_temporaries(w, rank, recipe)
     return parts
+
+
+def logit_width(rank: Rank, recipe: Recipe) -> int:
+    """Bytes of a logit that the outputs hold."""
+    return BYTES["fp32"] if rank.model.logits_fp32 else recipe.stream
 
 
 def step_temporaries(w: Workload, rank: Rank, recipe: Recipe) -> int:

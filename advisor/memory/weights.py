@@ -64,7 +64,7 @@ def layer_sum(layer: Layer, hidden: int, how: Storing) -> Sum:
 def rank_sum(rank: Rank, how: Storing) -> Sum:
     """All weights of one rank: as its checkpoint's headers have them if it is held as published, else by its shape."""
     model = rank.model
-    if model.stored and _as_published(model, how):
+    if model.stored and taken_as_published(model, how):
         held = loaded(model, how)
         return Sum(sum(x.elements for x in held), sum(block(x.bytes) if how.blocks else x.bytes for x in held))
     if how.ggml:
@@ -93,7 +93,7 @@ def is_gguf(model: Model) -> bool:
     return any(x.name == GGUF_EMBEDDING for x in model.stored or ())
 
 
-def _as_published(model: Model, how: Storing) -> bool:
+def taken_as_published(model: Model, how: Storing) -> bool:
     """Whether the weights lie on the card as in the file. llama.cpp takes a GGUF as it is, and nothing else."""
     if how.quantization != model.quantization:
         return False
