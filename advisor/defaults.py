@@ -37,6 +37,8 @@ def decide(job: Job) -> Workload:
     prompt = job.prompt or seq
     if prompt > seq:
         raise RequestError(f"prompt: {prompt:,} tokens are more than seq, which is prompt plus output: {seq:,}")
+    if task == "train" and prompt != seq:
+        raise RequestError("prompt: training reads whole sequences; their length is --seq")
     if model.max_context and seq > model.max_context:
         notes.append(f"{model.name} was made for {model.max_context:,} tokens; {seq:,} are more.")
     if job.compile:

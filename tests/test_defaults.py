@@ -127,6 +127,7 @@ def test_a_model_published_in_fp8_is_served_in_fp8() -> None:
         ({"lora_targets": ""}, "at least one module"),
         ({"method": "qlora", "quantization": "none"}, "--method lora"),
         ({"kv_precision": "fp8"}, "training has no KV cache"),
+        ({"prompt": 512}, "whole sequences"),
         ({"offload_layers": 4}, "--offload layers"),
         ({"gpus": 8, "ep": 2}, "no experts"),
         ({"train": "mixtral-8x7b", "gpus": 4, "ep": 8}, "does not divide the 4 GPUs"),
