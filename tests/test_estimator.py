@@ -215,6 +215,15 @@ def test_offloading_moves_what_it_names() -> None:
     assert held == whole // 16
 
 
+def test_zero_offload_takes_the_gradients_along() -> None:
+    """ZeRO-Offload keeps gradients and optimizer on the host, and with the parameters there no state of 16 B a parameter is left."""
+    keys: dict[str, Any] = {"train": "llama-3.1-8b", "gpus": 8, "zero": 3, "engine": "deepspeed"}
+    for away in ("optimizer", "optimizer,parameters"):
+        found = estimated(**keys, offload=away)
+        assert part(found, "gradients") == part(found, "optimizer-state") == part(found, "master-weights") == 0
+    assert part(found, "weights") == 0
+
+
 def test_as_many_layers_as_needed_go_to_the_host() -> None:
     """Llama-3.1 8B does not fit on a T4; with some of its layers on the host it does, and no layer more is moved than needed."""
     found = estimated(gpu="t4", infer="llama-3.1-8b", offload="layers")

@@ -25,7 +25,7 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase of a step on this rank, in bytes."""
     _check_offload(w)
     recipe = recipe_of(w)._replace(fused_loss=w.loss == "chunked")
-    gradients = _share(w, rank, trained.gradient_bytes(w, rank, recipe), zero_shares(w.zero, w.data_parallel).gradients)
+    gradients = _kept_share(w, rank, trained.gradient_bytes(w, rank, recipe))
     there = _throughout(w, rank, recipe)
     if keeps_gradients(w):
         there["gradients"] = gradients
@@ -57,6 +57,16 @@ def keeps_gradients(w: Workload) -> bool:
     """Whether gradients are there in the forward pass: those of earlier micro-steps, Megatron's buffers, and the flat partition
     that DeepSpeed's stage 3 sets up once (zero/stage3.py, grad_partitions_flat_buffer)."""
     return w.accumulation > 1 or w.engine.fp32_gradients or (deepspeed_masters(w) and w.zero == 3)
+
+
+def gradients_on_host(w: Workload) -> bool:
+    """Whether gradients leave the card as soon as they are reduced: to the optimizer that ZeRO-Offload runs on the CPU (Ren et
+    al., arXiv 2101.06840), and with FSDP's CPUOffloadPolicy, which moves them with the parameters."""
+    return "parameters" in w.offload or ("optimizer" in w.offload and w.zero >= 2 and w.sharding == "deepspeed")
+
+
+def _kept_share(w: Workload, rank: Rank, gradients: int) -> int:
+    return 0 if gradients_on_host(w) else _share(w, rank, gradients, zero_shares(w.zero, w.data_parallel).gradients)
 
 
 def _share(w: Workload, rank: Rank, amount: int, ranks: int) -> int:
@@ -129,6 +139,8 @@ def beside_backward(w: Workload, rank: Rank, recipe: Recipe, passes: Passes) -> 
 
 def kept_gradients(w: Workload, recipe: Recipe, gradients: int) -> int:
     """What a rank keeps of ``gradients`` bytes that a pass has made: its share, in the type that they are reduced to."""
+    if gradients_on_host(w):
+        return 0
     if w.sharding == "fsdp" and w.zero > 1:
         gradients = gradients * trained.gradient_width(w, recipe) // (recipe.weight if trains_fully(w) else recipe.adapter)
     return gradients // zero_shares(w.zero, w.data_parallel).gradients
