@@ -29,6 +29,7 @@ SQUEEZED_OUT = bytes(set(range(256)) - set(KEPT))
 MAKER = re.compile(r"^\s*(?:nvidia|amd|intel|apple|google|aws|huawei|tenstorrent)\b")
 BRAND = re.compile(r"\b(?:nvidia|geforce|tesla|amd|radeon|instinct|intel|apple|gpu|hbm\d?e?)\b")
 TUNED = re.compile(r"(?:[-_](?:instruct|chat|it|base|hf|pt|v\d[\d.]*))+$")
+SAME_SHAPE = re.compile(r"^meta-(?=llama)|-(?:instruct|chat|it|base|hf|pt)$")
 UNIT = re.compile(r"(?<=\d)\s*gi?b\b")
 
 Record = dict[str, Any]
@@ -121,12 +122,13 @@ def hf_id(name: str) -> str | None:
 
 
 def _listed_model(name: str) -> Record | None:
-    """The record of that name; behind its own owner an alias counts as well, since a tuning keeps the shape."""
-    owner, _, own = name.rpartition("/")
+    """The record of that name; an owner's tuning of it (``-Instruct``) counts as well, since it keeps the shape."""
+    owner, _, own = name.strip().rpartition("/")
     record = _lookup("models", [name])
-    if record is None and squeeze(owner):
-        sibling = _lookup("models", [own])
-        if sibling and squeeze(owner) == squeeze((sibling.get("hf_id") or "").rpartition("/")[0]):
+    if record is None:
+        sibling = _lookup("models", [own, SAME_SHAPE.sub("", own.lower())])
+        its = (sibling.get("hf_id") or "").rpartition("/")[0] if sibling else ""
+        if own == name.strip() or (squeeze(owner) and squeeze(owner) == squeeze(its)):
             return sibling
     return record
 
@@ -144,7 +146,8 @@ def find_engine(name: str) -> Engine:
     record = _lookup("engines", [name])
     if record is None:
         raise _unknown("engine", "engines", name, [name], f"They are {', '.join(ENGINES)}")
-    return Engine(**{**record, "notes": tuple(record.get("notes", ()))})
+    facts: Record = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    return Engine(**facts)
 
 
 def _gpu(record: Record) -> Gpu:

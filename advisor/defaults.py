@@ -27,9 +27,11 @@ def decide(job: Job) -> Workload:
     gpu = catalog.find_gpu(_named(job.gpu))
     model = find_model(job.train if task == "train" else job.infer)
     engine = _engine(job, task, model)
+    _check_card(engine, gpu, job)
     notes = [*model.notes]
     if job.engine and engine.name != _other(task):
         notes += [f"{engine.name}: {note}." for note in engine.notes]
+        notes.append(f"What the job says, or is assumed above, goes before {engine.name}'s own defaults.")
     parallel = _parallel(job, task, gpu, engine, model)
     precision = _precision(job, task, gpu, model, notes)
     method, quantization = _method(job, task, engine, model, notes)
@@ -82,7 +84,7 @@ def decide(job: Job) -> Workload:
         sharding=job.sharding or engine.sharding,
         offload=job.offload or (),
         offload_layers=_offload_layers(job),
-        host_ram=job.host_ram,
+        host_ram=_host_ram(job),
         engine_version=job.engine_version,
         compile=bool(job.compile),
         estimator=job.estimator or "detailed",
@@ -136,6 +138,18 @@ def _engine(job: Job, task: str, model: Model) -> Engine:
         does = "trains" if engine.task == "train" else "runs"
         raise RequestError(f"engine: {engine.name} only {does} models; for --{task} take --engine {_other(task)}")
     return engine
+
+
+def _check_card(engine: Engine, gpu: Gpu, job: Job) -> None:
+    """Refuses a card that the engine does not run on; an older version of it may run on older ones."""
+    if gpu.vendor and engine.vendors and gpu.vendor not in engine.vendors:
+        raise RequestError(f"engine: {engine.name} does not run on {gpu.name}; it takes cards of {', '.join(engine.vendors)}")
+    has = float(gpu.compute_capability or math.inf) if gpu.vendor == "nvidia" else math.inf
+    if has < engine.capability and job.engine_version is None:
+        raise RequestError(
+            f"engine: {engine.name} needs compute capability {engine.capability:g} and {gpu.name} has {has:g};"
+            " with --engine-version an older one is estimated"
+        )
 
 
 def _usual_engine(task: str, model: Model) -> str:
@@ -292,6 +306,13 @@ def _offload_layers(job: Job) -> int | None:
     if job.offload_layers is not None and "layers" not in (job.offload or ()):
         raise RequestError("offload-layers: counts the layers of --offload layers, which is not given")
     return job.offload_layers
+
+
+def _host_ram(job: Job) -> int | None:
+    """A budget that cannot be checked must not look as if it had been."""
+    if job.host_ram is not None and job.offload:
+        raise RequestError("host-ram: host memory is not estimated yet, so what is offloaded cannot be held against it")
+    return job.host_ram
 
 
 def _adapter_precision(engine: Engine, compute: str) -> str:

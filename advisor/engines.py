@@ -27,5 +27,7 @@ class Engine(NamedTuple):
     int8: str = "int8"  # what `--quantization int8` means here
     int4: str = "nf4"
     graphs_bytes: int = 0  # CUDA graphs
+    vendors: tuple[str, ...] = ()  # whose cards it runs on; none: whatever PyTorch runs on
+    capability: float = 0.0  # least compute capability of its current packages
     notes: tuple[str, ...] = ()
     source: str = ""

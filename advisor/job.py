@@ -33,7 +33,7 @@ def parse_size(text: object) -> int:
 
 def parse_count(text: object) -> int:
     """8192 of ``8192``, ``8k`` or ``8K``."""
-    found = re.fullmatch(r"\s*(\d{1,18})\s*([kK]?)\s*", str(text), re.ASCII)
+    found = re.fullmatch(r"\s*(-?\d{1,100})\s*([kK]?)\s*", str(text), re.ASCII)
     if not found or isinstance(text, bool):
         raise ValueError("a whole number, such as 4096 or 4k")
     return _bounded(int(found[1]) * (1024 if found[2] else 1), "count", 1)
@@ -69,7 +69,7 @@ def _names(value: object, choices: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _whole(value: object, least: float) -> int:
-    if isinstance(value, bool) or not re.fullmatch(r"\s*-?\d{1,18}\s*", str(value), re.ASCII):
+    if isinstance(value, bool) or not re.fullmatch(r"\s*-?\d{1,100}\s*", str(value), re.ASCII):
         raise ValueError("a whole number")
     return _bounded(int(str(value)), "whole", least)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from advisor import catalog
 from advisor.data import data_folder
 from advisor.errors import RequestError
 from advisor.memory.parameters import parameter_count
@@ -117,3 +118,19 @@ def test_the_size_classes_have_llama_shapes(slug: str, nominal: int, parameters:
 def test_every_row_says_where_it_is_from() -> None:
     """A figure without a source is a rumour."""
     assert [row["slug"] for row in ROWS if not row.get("source")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("google/gemma-3-4b-pt", "gemma-3-4b"),
+        ("llama-3.1-8b-instruct", "llama-3.1-8b"),
+    ],
+)
+def test_a_tuning_by_the_same_owner_is_the_same_shape(name: str, slug: str) -> None:
+    """Tuned and base checkpoints differ in their values only; somebody else's may have another vocabulary."""
+    assert catalog.find_model(name).name == slug
+    with pytest.raises(RequestError):
+        catalog.find_model(f"someone/{slug}-instruct")

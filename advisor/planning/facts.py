@@ -33,7 +33,7 @@ WORKED_OUT: dict[str, tuple[type, str]] = {
 FACTS: dict[str, type] = {**KEYS, **{name: kind for name, (kind, _) in WORKED_OUT.items()}}
 
 # What a text of a rule may hold between braces beside the facts.
-FILLED = {*FACTS, "model", "global_batch", "tokens", "gpus_per_node", "dtype", "dtype_torch"}
+FILLED = {*FACTS, "model", "global_batch", "tokens", "gpus_per_node", "dtype", "dtype_torch", "tuned", "bf16_suffix"}
 NAMELESS = "MODEL"
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
@@ -69,6 +69,8 @@ def values(w: Workload) -> dict[str, Any]:
         "gpus_per_node": -(-w.gpus // w.nodes),
         "dtype": "fp16" if fp16 else "bf16",
         "dtype_torch": "float16" if fp16 else "bfloat16",
+        "tuned": "full" if w.method == "full" else "lora",
+        "bf16_suffix": "_bf16" if w.precision.startswith("bf16") else "",
     }
 
 

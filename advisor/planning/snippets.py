@@ -16,10 +16,11 @@ Written = TypeVar("Written")
 
 
 def chosen(written: Written | dict[str, Written], changes: dict[str, Any], w: Workload) -> Written | None:
-    """What is written for all changes; or the first for a key that changes, its new value, or the bits of the new format."""
+    """What is written for all changes; or the first for a key that changes, its new value, the bits of the new format, or the
+    sharding with its ZeRO stage."""
     if not isinstance(written, dict):
         return written
-    names = {*changes, *map(str, changes.values()), f"{weight_bits(w)}-bit"}
+    names = {*changes, *map(str, changes.values()), f"{weight_bits(w)}-bit", f"{w.sharding}-{w.zero}"}
     return next((text for name, text in written.items() if name in names), None)
 
 
@@ -51,7 +52,7 @@ def agreed(steps: list[Step], rules: list[Rule], w: Workload) -> list[Step]:
     last: dict[str, int] = {}
     for place, step in enumerate(steps):
         if step.needed:
-            changes.setdefault(step.rule, {}).update({key: new for key, (_, new) in step.change.items()})
+            changes.setdefault(step.rule, {}).update({key: getattr(w, key) for key in step.change})
             last[step.rule] = place
     told = list(steps)
     for rule, place in last.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from textwrap import wrap
 from typing import Any
 
@@ -11,6 +12,8 @@ from advisor.vocabulary import BY_NAME, KEYS
 
 QUALITY = {"small": "costs a little quality", "real": "costs quality"}
 SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"))
+HEADING = re.compile(r"# .*:")
+KEYWORD = re.compile(r"\w+=.*,")
 CONFIG_FILE = "./config.json"
 CONFIG_NOTE = f"{CONFIG_FILE} is to hold the object that was given for the model."
 
@@ -137,12 +140,42 @@ def _size(size: int) -> str:
 
 
 def instructions(plan: Plan) -> list[tuple[Step, str]]:
-    """The needed steps with the job's engine's own words for them; of a rule applied several times the last."""
+    """The needed steps with the job's engine's own words for them; of a rule applied several times the last.
+
+    Words that an earlier step has said are not said again: a keyword twice in one call would be an error.
+    """
     if plan.final is None:
         return []
     last = {step.rule: step for step in plan.steps if step.needed}
     engine = plan.job["engine"]
-    return [(step, step.how[engine]) for step in last.values() if engine in step.how]
+    told: set[tuple[str, str]] = set()
+    return [
+        (step, _untold(step.how[engine], told) if engine in step.how else _wordless(step, engine)) for step in last.values()
+    ]
+
+
+def _wordless(step: Step, engine: str) -> str:
+    return f"# no setting of {engine} is known for this: {', '.join(changes(step))}"
+
+
+def _untold(text: str, told: set[tuple[str, str]]) -> str:
+    """The snippet without the keywords and the files that stand under the same heading already."""
+    blocks: list[list[str]] = [[""]]  # each a heading and its lines
+    for line in text.strip("\n").split("\n"):
+        if HEADING.fullmatch(line):
+            blocks.append([line])
+        else:
+            blocks[-1].append(line)
+    kept: list[str] = []
+    for heading, *lines in blocks:
+        again = {line for line in lines if (heading, line) in told}
+        if again and heading.endswith(".json:"):
+            lines = [] if again == set(lines) else lines
+        else:
+            lines = [line for line in lines if not (line in again and KEYWORD.fullmatch(line))]
+        kept += [heading, *lines] if heading and lines else lines
+        told |= {(heading, line) for line in lines}
+    return "\n".join(kept) or "# as above"
 
 
 def steps(plan: Plan) -> tuple[list[str], list[list[str]]]:

@@ -47,6 +47,8 @@ def verdict(plan: Plan) -> str:
         planned = _need(plan.final.estimate, plan, u)
         return f"Does not fit as asked; {steps} it fit{_more_gpus(plan)}: {planned} {u.name} instead of {asked}, and {has}."
     tried = f", {u.figure(plan.steps[-1].after_bytes)} after every step" if plan.steps else ""
+    if plan.steps and plan.steps[-1].after_bytes <= plan.usable_bytes:
+        tried += " (more at the upper end)"
     return (
         f"Does not fit, and nothing within the limits makes it fit{_more_gpus(plan)}: "
         f"{asked} {u.name} as asked{tried}, and {has}."

@@ -56,7 +56,7 @@ def toy_resolve(job: Job) -> Workload:
         precision=job.precision or "bf16", quantization=job.quantization or "none", kv_precision=job.kv_precision or "bf16",
         method=job.method or "full", lora_rank=16, lora_targets=("all-linear",), lora_dropout=0.0, adapter_precision="fp32",
         optimizer=job.optimizer or "adamw", checkpointing=job.checkpointing or "none", attention="flash", loss="plain",
-        zero=job.zero or 0, sharding="deepspeed", tp=tp, pp=pp, cp=cp, ep=job.ep or 1,
+        zero=job.zero or 0, sharding=job.sharding or "deepspeed", tp=tp, pp=pp, cp=cp, ep=job.ep or 1,
         offload=(), offload_layers=None, host_ram=None, engine_version=None, compile=False,
         estimator=job.estimator or "detailed", confidence=0.9, keep=job.keep or (),
         min_seq=job.min_seq or 1024, min_batch=job.min_batch or 1, policy="documented",

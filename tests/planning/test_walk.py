@@ -331,6 +331,24 @@ def test_the_last_snippet_of_a_rule_tells_all_that_it_changed():
     assert "--tensor-parallel-size 32 --pipeline-parallel-size 2" in found.steps[-1].how["vllm"]
 
 
+def test_sharding_decides_between_zero_and_fsdp_in_the_words():
+    """With FSDP no snippet of the Trainer names DeepSpeed; stage 2 that becomes 3 later is told as 3 in both places."""
+    found = plan(sized([({"gpus": 8, "zero": 3}, 5)], 50), train="7b", gpus=2, sharding="fsdp")
+    last = {step.rule: step.how["trainer"] for step in found.steps if step.needed}
+    words = "\n".join(last.values())
+    assert "deepspeed" not in words
+    assert 'fsdp_config={"version": 2, "reshard_after_forward": True}' in words
+    assert '"reshard_after_forward": False' not in words
+
+
+def test_adapters_get_the_launchers_of_adapters():
+    """torchtune and LitGPT have recipes of their own for LoRA."""
+    found = plan(sized([({"gpus": 8}, 5)], 50), train="7b", method="lora")
+    how = next(step.how for step in found.steps if step.rule == "T6")
+    assert "lora_finetune_distributed" in how["torchtune"]
+    assert "litgpt finetune_lora" in how["litgpt"]
+
+
 def test_a_plan_says_which_notes_are_of_the_planned_job():
     """Two notes of a kind with two figures would contradict each other."""
 

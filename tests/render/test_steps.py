@@ -73,3 +73,21 @@ def test_a_plan_tells_when_it_changes_the_global_batch() -> None:
     """Batch 2 on 8 GPUs is not batch 4 on one: it trains otherwise."""
     assert steps.side_effects(FITTED) == "The global batch goes from 4 to 16 sequences."
     assert steps.side_effects(FITS) == ""
+
+
+def test_a_keyword_is_said_once() -> None:
+    """Two rules set the batch in the same call, and the second says only what is new; a file that is the same is not shown again."""
+    batch = "# TrainingArguments:\nper_device_train_batch_size=1,\n"
+    file = 'deepspeed="ds.json",\n# ds.json:\n{\n  "a": {\n  }\n}'
+    first, second = FITTED.steps[0], FITTED.steps[1]
+    plan = FITTED._replace(
+        steps=(first._replace(rule="T2", how={"trainer": batch}), second._replace(rule="T3", how={"trainer": batch + file}),
+               second._replace(rule="T6", how={"trainer": batch + file}))
+    )  # fmt: skip
+    assert [text for _, text in steps.instructions(plan)] == [batch.strip(), "# TrainingArguments:\n" + file, "# as above"]
+
+
+def test_a_step_without_words_says_so() -> None:
+    """A plan that leaves a change out of the framework's settings would not be carried out."""
+    step = next(step for step in FITTED.steps if step.needed)._replace(how={}, change={"zero": (0, 3)})
+    assert steps.instructions(FITTED._replace(steps=(step,)))[0][1] == "# no setting of trainer is known for this: zero 0 → 3"
