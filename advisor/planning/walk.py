@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import log2
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.errors import RequestError
@@ -166,6 +167,7 @@ def _step(rule: Rule, changes: dict[str, Any], old: State, new: State, refusals:
     from advisor.planning.snippets import how, speed
 
     gpus, time = new.workload.gpus - old.workload.gpus, speed(rule, changes, new.workload)
+    doublings = log2(new.workload.gpus / old.workload.gpus) if gpus > 0 else 1  # what more GPUs cost is told of twice as many
     return Step(
         rule=rule.id,
         name=rule.name,
@@ -173,7 +175,7 @@ def _step(rule: Rule, changes: dict[str, Any], old: State, new: State, refusals:
         change={key: (getattr(old.workload, key), value) for key, value in changes.items()},
         before_bytes=old.estimate.device_bytes,
         after_bytes=new.estimate.device_bytes,
-        cost=Cost(time.low, time.high, time.source, rule.cost.quality, gpus),
+        cost=Cost(time.low**doublings, time.high**doublings, time.source, rule.cost.quality, gpus),
         why=" ".join([rule.why, _effect(old, new), *_side_effects(old, new), *(f"Not sooner: {why}." for why in refusals)]),
         how=how(rule, changes, new.workload),
     )

@@ -341,6 +341,14 @@ def test_sharding_decides_between_zero_and_fsdp_in_the_words():
     assert '"reshard_after_forward": False' not in words
 
 
+def test_four_times_the_gpus_in_one_step_are_two_doublings():
+    """Twice as many need more memory here, so the step goes to four at once; its time is the square of one doubling's."""
+    found = plan(sized([({"gpus": 4}, 5), ({"gpus": 2}, 60)], 50), train="7b")
+    step = next(step for step in found.steps if step.rule == "T6")
+    assert step.change["gpus"] == (1, 4)
+    assert (step.cost.speed_low, step.cost.speed_high) == (0.25, 0.5625)
+
+
 def test_adapters_get_the_launchers_of_adapters():
     """torchtune and LitGPT have recipes of their own for LoRA."""
     found = plan(sized([({"gpus": 8}, 5)], 50), train="7b", method="lora")
