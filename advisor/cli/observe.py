@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,10 +38,10 @@ def observe(**values: Any) -> Answer:
     w = resolve(Job(**given(values)))
     if not w.observed:
         raise RequestError("say with --observed what the job took, such as --observed device=13.2GiB")
-    note = correction(w).notes[0].removesuffix(".")
+    told = wrap("Observed: " + correction(w).notes[0].partition(": ")[2], 80, break_on_hyphens=False)
     record = {"job": _lasting(observed_job(w).to_dict()), "observed": w.observed}
     _append(path(), record)
-    text = json.dumps(record) if values["format"] == "json" else f"{note}.\nKept in {path()}."
+    text = json.dumps(record) if values["format"] == "json" else "\n".join([*told, f"Kept in {path()}."])
     return Answer(text + "\n", output=values["output"])
 
 
