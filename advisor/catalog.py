@@ -49,6 +49,7 @@ class ModelRecord(NamedTuple):
     license: str | None
     source: str
     aliases: tuple[str, ...] = ()
+    estimated: bool = True  # False: a shape that is refused by name
 
 
 def squeeze(name: str) -> str:
@@ -160,7 +161,8 @@ def _model_record(record: Record) -> ModelRecord:
     keys = ("hf_id", "published", "nominal", "counted", "context", "license")
     return ModelRecord(slug=record["slug"], family=record["family"], source=record["source"],
                        difference=(record.get("difference") or {}).get("name"),
-                       aliases=tuple(record.get("aliases", ())), **{key: record.get(key) for key in keys})  # fmt: skip
+                       aliases=tuple(record.get("aliases", ())), estimated=record.get("estimated", True),
+                       **{key: record.get(key) for key in keys})  # fmt: skip
 
 
 def _sold_as(name: str, mib: int) -> Gpu:

@@ -45,6 +45,7 @@ def test_the_config_gives_the_published_count_or_the_difference_has_a_name(row: 
     computed = parameter_count(model_from_config(row["config"], row["slug"]))
     difference = row.get("difference", {"name": "none", "parameters": 0})
     assert computed == row["counted"]
+    assert "estimated" not in row
     if "published" in row:
         assert computed + difference["parameters"] == row["published"]
     assert difference["name"]
@@ -54,6 +55,7 @@ def test_the_config_gives_the_published_count_or_the_difference_has_a_name(row: 
 def test_a_row_that_is_not_computed_yet_is_refused_by_name(row: dict[str, Any]) -> None:
     """It stands in the catalogue with its count, and an estimate says what is missing."""
     assert re.search(r"(is|are) not estimated yet$", refusal(row))
+    assert row["estimated"] is False
     assert row.get("published") or row.get("counted")
 
 

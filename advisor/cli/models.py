@@ -21,7 +21,7 @@ def models(words: tuple[str, ...], format: str | None, output: str | None) -> An
             model.slug,
             _count(model.published or model.counted or model.nominal),
             _context(model.context),
-            model.family,
+            model.family if model.estimated else f"{model.family}, not estimated yet",
             model.hf_id or "-",
         ]
         for model in found
