@@ -18,6 +18,8 @@ from advisor.workload import Workload
 
 Stamp = tuple[tuple[str, int, int], ...]
 
+GGUF_FORMATS = ("none", "mxfp4", *GGUF_TYPES)
+
 FLASH_HEAD = 256  # widest head of PyTorch's FlashAttention (sdp_utils.cpp, check_head_dim_size_flash)
 
 
@@ -265,7 +267,11 @@ def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str])
     method = job.method or "full"
     # What trains unpacks a GGUF file (transformers integrations/ggml.py), so QLoRA quantizes it anew.
     anew = task == "train" and (method != "qlora" or model.quantization in GGUF_TYPES)
-    quantization = job.quantization or ("none" if anew else model.quantization)
+    own = "none" if anew else model.quantization
+    if engine.ggml and own not in GGUF_FORMATS:
+        notes.append(f"{engine.name} does not read {own} weights: 16-bit ones are assumed.")
+        own = "none"
+    quantization = job.quantization or own
     if method == "qlora" and job.quantization == "none":
         raise RequestError("quantization: qlora trains adapters on quantized weights; none is --method lora")
     if method == "qlora" and quantization == "none":
@@ -275,6 +281,8 @@ def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str])
     named = {"int8": engine.int8, "int4": engine.int4}.get(quantization, quantization)
     if named != quantization:
         notes.append(f"{quantization} is {named} with {engine.name}.")
+    if engine.ggml and named not in GGUF_FORMATS:
+        raise RequestError(f"quantization: {engine.name} runs the types of GGUF files, such as {engine.int4}; {named} is none")
     if named in ("int8", "nf4", "nf4-dq"):
         from advisor.memory.recipe import keeps_experts
 

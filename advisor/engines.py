@@ -13,6 +13,7 @@ class Engine(NamedTuple):
     name: str
     task: Literal["train", "infer", "both"]
     serving: bool = False
+    ggml: bool = False  # runs GGUF files with llama.cpp's library
     memory_fraction: float | None = None  # share of the card's total that it takes by default
     loss: Literal["plain", "chunked"] = "plain"
     loss_full: Literal["plain", "chunked"] | None = None  # of full training, where it is another one

@@ -129,6 +129,7 @@ def test_a_model_published_in_fp8_is_served_in_fp8() -> None:
         ({"kv_precision": "fp8"}, "training has no KV cache"),
         ({"prompt": 512}, "whole sequences"),
         ({"batch": 10**30}, "at most"),
+        ({"train": None, "infer": "7b", "engine": "llama.cpp", "quantization": "awq-int4"}, "such as q4_k_m"),
         ({"gpu": "m4-max-128", "train": None, "infer": "7b", "engine": "vllm"}, "does not run on"),
         ({"gpu": "v100-16", "train": None, "infer": "7b", "engine": "vllm"}, "compute capability 7.5"),
         ({"offload": "optimizer", "zero": 2, "gpus": 2, "host_ram": "1GiB"}, "host memory is not estimated"),

@@ -70,7 +70,9 @@ jobs = st.one_of(
             "offload": st.sampled_from((None, "kv", "layers")),
             "gpus": st.sampled_from((1, 2)),
         }
-    ).filter(lambda keys: (keys["engine"], keys["offload"]) != ("vllm", "kv")),  # which is refused
+    )
+    .filter(lambda keys: (keys["engine"], keys["offload"]) != ("vllm", "kv"))  # which are refused
+    .filter(lambda keys: keys["engine"] != "llama.cpp" or keys["quantization"] not in ("nf4", "gptq-int4", "fp8")),
 )
 
 

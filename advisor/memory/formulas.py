@@ -99,7 +99,7 @@ def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
         largest = max(layer_bytes(layer, w.batch, tokens, w.kv_precision) for layer, _ in rank.model.kinds)
         text = f"2 × {largest:,} B: the cache of the layer at work, and of the next"
         return Origin(text, "transformers 5.23 cache_utils.py, OffloadedCache")
-    in_one_buffer = w.engine.name in ("llama.cpp", "ollama")
+    in_one_buffer = w.engine.ggml
     whole = phase == "prefill" and not w.engine.serving and not in_one_buffer
     tokens = w.prompt if whole else w.seq
     held = inference.cells if in_one_buffer else kept_tokens
@@ -158,7 +158,7 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
         kept = "their inputs" if w.checkpointing == "full" else "what their derivatives need"
         text = f"{terms(extent, w.batch, training.local_seq(w))}{more}: {layers} layers keep {kept}, and one is at work"
         return Origin(text, SHADOW)
-    if w.engine.name in ("llama.cpp", "ollama"):
+    if w.engine.ggml:
         return Origin(inference.compute_buffer_text(w, rank), "llama.cpp: the graph's buffer for one micro-batch (-ub 512)")
     if phase == "prefill" and inference.makes_all_logits(w):
         return Origin("one layer at work, or the hidden states beside the logits", "transformers before 4.45")

@@ -37,7 +37,7 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     if w.quantization != "none" and FORMATS[w.quantization].buffer and not w.engine.serving:
         there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
     remembered = {"recurrent-state": w.batch * recurrent_bytes(rank.model, BYTES[_computed(w)])}
-    if w.engine.name in ("llama.cpp", "ollama"):
+    if w.engine.ggml:
         served = {**there, **remembered, **_llama_cpp(w, rank)}
         return {"load": there, "prefill": served, "decode": served}
     if w.engine.serving:
@@ -53,7 +53,7 @@ def on_host(w: Workload, rank: Rank) -> int:
         return 0
     away = min(w.offload_layers // rank.stages, len(rank.model.layers))
     sizes = sorted((layer_sum(layer, rank.model.hidden, storing(w)).bytes for layer in rank.model.layers), reverse=True)
-    fetched = 0 if w.engine.name in ("llama.cpp", "ollama") else sizes[0]  # llama.cpp computes them where they are
+    fetched = 0 if w.engine.ggml else sizes[0]  # llama.cpp computes them where they are
     return max(0, sum(sizes[:away]) - fetched)
 
 
@@ -135,7 +135,7 @@ def _serving(w: Workload, rank: Rank) -> Parts:
 def logits_text(w: Workload, rank: Rank, phase: str) -> tuple[str, str]:
     """The arithmetic of the logits, and who makes them so."""
     vocab, width = rank.model.vocab, BYTES[_computed(w)]
-    if w.engine.name in ("llama.cpp", "ollama"):
+    if w.engine.ggml:
         return f"{min(MICRO_BATCH, w.prompt):,} × {vocab:,} × 4 B: fp32 logits of one micro-batch", "llama.cpp -ub 512"
     if w.engine.serving:
         sampled = min(w.batch, SAMPLED_AT_ONCE)

@@ -43,13 +43,9 @@ def storing(w: Workload) -> Storing:
         resident_width(w),
         blocks=not loads_into_one_block(w),
         skips=_skipped(w),
-        ggml=runs_ggml(w),
+        ggml=w.engine.ggml,
         head_copy=_copies_head(w),
     )
-
-
-def runs_ggml(w: Workload) -> bool:
-    return w.engine.name in ("llama.cpp", "ollama")
 
 
 # First version of each that runs on transformers 5; deepspeed's own version does not tell.
@@ -87,7 +83,7 @@ def _copies_head(w: Workload) -> bool:
 def loads_into_one_block(w: Workload) -> bool:
     """transformers since 4.50 first reserves one block for the whole model and cuts the weights out of it
     (modeling_utils.py, caching_allocator_warmup), when it loads straight to the GPU; llama.cpp has one buffer."""
-    if runs_ggml(w):
+    if w.engine.ggml:
         return True
     return w.task == "infer" and w.engine.name == "transformers" and version_at_least(w.engine_version, 4, 50)
 

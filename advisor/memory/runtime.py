@@ -68,7 +68,7 @@ def _generation(w: Workload) -> str:
 
 def workspace(w: Workload) -> Range:
     """cuBLAS's workspace. The autograd thread's handle comes to the same stream, and so to the same workspace."""
-    if w.gpu.vendor != "nvidia" or w.engine.name in ("llama.cpp", "ollama"):
+    if w.gpu.vendor != "nvidia" or w.engine.ggml:
         return Range(0, 0, 0, "", CUBLAS_SOURCE)
     each = WORKSPACE.get(_generation(w), WORKSPACE_ELSEWHERE)
     text = "32 MiB" if each == 32 * MIB else "2 × 4,096 KiB + 8 × 16 KiB"
@@ -88,7 +88,7 @@ def nccl(w: Workload) -> Range:
 
 def slack(w: Workload, allocated: int, moving: int) -> Range:
     """Reserved by the caching allocator and not allocated. ``moving``: allocated bytes that come and go during a run."""
-    if w.engine.name in ("llama.cpp", "ollama"):
+    if w.engine.ggml:
         return Range(0, 0, 0, "", "buffers are allocated once, at their size")
     shares, base, of_what = SLACK_16BIT, allocated, "allocated"
     if w.task == "infer":
