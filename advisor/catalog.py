@@ -122,6 +122,7 @@ def hf_id(name: str) -> str | None:
     return name.strip() if known and "/" in name else known
 
 
+@lru_cache(maxsize=256)
 def _listed_model(name: str) -> Record | None:
     """The record of that name; an owner's tuning of it (``-Instruct``) counts as well, since it keeps the shape."""
     owner, _, own = name.strip().rpartition("/")

@@ -12,7 +12,7 @@ from advisor.engines import Engine
 from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.job import Job
-from advisor.model import Attention, Experts, Model
+from advisor.model import Attention, Model
 from advisor.vocabulary import GGUF_TYPES
 from advisor.workload import Workload
 
@@ -228,7 +228,7 @@ def _parallel(job: Job, task: str, gpu: Gpu, engine: Engine, model: Model) -> di
 
 def _check_experts(ep: int, ranks: int, task: str, engine: Engine, model: Model) -> None:
     """Experts are dealt out over the ranks of a pipeline stage."""
-    if not any(isinstance(layer.feed_forward, Experts) for layer, _ in model.kinds):
+    if not model.has_experts:
         raise RequestError(f"ep: {model.name} has no experts to divide")
     if task == "infer" and not engine.serving:
         raise RequestError(f"ep: {engine.name} does not deal out experts; vllm and sglang do")

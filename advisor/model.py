@@ -325,3 +325,8 @@ class Model(_Facts):
     def kinds(self) -> tuple[tuple[Layer, int], ...]:
         """The distinct layers with how many there are of each, in order of first appearance."""
         return tuple(Counter(self.layers).items())
+
+    @cached_property
+    def has_experts(self) -> bool:
+        """Whether any layer is a mixture of experts."""
+        return any(isinstance(layer.feed_forward, Experts) for layer, _ in self.kinds)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from advisor.memory import collectives, inference, optimizers, runtime, trained, training
 from advisor.memory.extent import Extent, less
 from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
-from advisor.memory.kv_cache import kept_tokens, layer_bytes, token_elements
+from advisor.memory.kv_cache import kept_tokens, largest_layer, token_elements
 from advisor.memory.recipe import keeps_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.state_space import recurrent_bytes
@@ -96,7 +96,7 @@ def _adapters(w: Workload, rank: Rank, phase: str) -> Origin:
 def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
     if "kv" in w.offload:
         tokens = w.prompt if phase == "prefill" else w.seq
-        largest = max(layer_bytes(layer, w.batch, tokens, w.kv_precision) for layer, _ in rank.model.kinds)
+        largest = largest_layer(rank.model, w.batch, tokens, w.kv_precision, whole=True)
         text = f"2 × {largest:,} B: the cache of the layer at work, and of the next"
         return Origin(text, "transformers 5.23 cache_utils.py, OffloadedCache")
     in_one_buffer = w.engine.ggml

@@ -9,7 +9,7 @@ from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes, tok
 from advisor.memory.layers import Recipe
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.passes import prefill_peaks
-from advisor.memory.recipe import recipe_of, storing, version_at_least
+from advisor.memory.recipe import compute_width, recipe_of, storing, version_at_least
 from advisor.memory.sharding import Rank
 from advisor.memory.state_space import recurrent_bytes, recurrent_step
 from advisor.memory.weights import largest_matrix, layer_sum, rank_sum
@@ -36,7 +36,7 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     there = {"weights": rank_sum(rank, storing(w)).bytes - on_host(w, rank)}
     if w.quantization != "none" and FORMATS[w.quantization].buffer and not w.engine.serving:
         there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
-    remembered = {"recurrent-state": w.batch * recurrent_bytes(rank.model, BYTES[_computed(w)])}
+    remembered = {"recurrent-state": w.batch * recurrent_bytes(rank.model, compute_width(w))}
     if w.engine.ggml:
         served = {**there, **remembered, **_llama_cpp(w, rank)}
         return {"load": there, "prefill": served, "decode": served}
@@ -52,7 +52,8 @@ def on_host(w: Workload, rank: Rank) -> int:
     if "layers" not in w.offload or not w.offload_layers:
         return 0
     away = min(w.offload_layers // rank.stages, len(rank.model.layers))
-    sizes = sorted((layer_sum(layer, rank.model.hidden, storing(w)).bytes for layer in rank.model.layers), reverse=True)
+    how = storing(w)
+    sizes = sorted((layer_sum(layer, rank.model.hidden, how).bytes for layer in rank.model.layers), reverse=True)
     fetched = 0 if w.engine.ggml else sizes[0]  # llama.cpp computes them where they are
     return max(0, sum(sizes[:away]) - fetched)
 
@@ -61,7 +62,7 @@ def _held(w: Workload, cache: int, rank: Rank, tokens: int) -> int:
     """The cache, or of one that is offloaded the layer at work and the next (transformers' OffloadedCache)."""
     if "kv" not in w.offload:
         return cache
-    return min(cache, 2 * max(layer_bytes(x, w.batch, tokens, w.kv_precision) for x, _ in rank.model.kinds))
+    return min(cache, 2 * largest_layer(rank.model, w.batch, tokens, w.kv_precision, whole=True))
 
 
 def _prefill(w: Workload, rank: Rank) -> Parts:
@@ -71,7 +72,7 @@ def _prefill(w: Workload, rank: Rank) -> Parts:
     cache = _held(w, cache, rank, w.prompt)
     working = size(working_extent(recipe, rank, w.batch, w.prompt), w.batch, w.prompt)
     if makes_all_logits(w) and rank.has_head:
-        logits = w.batch * w.prompt * rank.model.vocab * (BYTES[_computed(w)] + 4)
+        logits = w.batch * w.prompt * rank.model.vocab * (compute_width(w) + 4)
         if logits > working:  # they come when the layers are done, beside the hidden states
             states = w.batch * w.prompt * rank.model.hidden * recipe.stream
             return {"kv-cache": cache, "activations": states, "logits-and-loss": logits}
@@ -97,22 +98,18 @@ def _decode(w: Workload, rank: Rank) -> Parts:
     copied = largest_layer(rank.model, w.batch, w.seq, w.kv_precision) // 2
     if makes_all_logits(w):
         copied = cache  # and kept the cache of the step before, tuple by tuple, until the step was done
-    copied = max(copied, w.batch * recurrent_step(rank.model, BYTES[_computed(w)]))
+    copied = max(copied, w.batch * recurrent_step(rank.model, compute_width(w)))
     unpacked = 0
     if w.quantization != "none" and FORMATS[w.quantization].unpacks:
         unpacked = largest_matrix(rank.model) * BYTES["fp16"]
     return {"kv-cache": cache, "activations": copied + unpacked, "logits-and-loss": _last_logits(w, rank)}
 
 
-def _computed(w: Workload) -> str:
-    return w.precision.removesuffix("-mixed")
-
-
 def _last_logits(w: Workload, rank: Rank) -> int:
     """Logits of one token a sequence; a soft-cap makes a copy."""
     if not rank.has_head:
         return 0
-    return w.batch * rank.model.vocab * BYTES[_computed(w)] * (2 if rank.model.logit_softcap else 1)
+    return w.batch * rank.model.vocab * compute_width(w) * (2 if rank.model.logit_softcap else 1)
 
 
 def chunk_tokens(w: Workload) -> int:
@@ -123,7 +120,7 @@ def _serving(w: Workload, rank: Rank) -> Parts:
     """A serving engine: a paged cache, the prompt in chunks, fp32 logits of the sequences that are sampled together."""
     recipe = recipe_of(w)
     tokens = chunk_tokens(w)
-    logits = min(w.batch, SAMPLED_AT_ONCE) * rank.model.vocab * (BYTES[_computed(w)] + 4) if rank.has_head else 0
+    logits = min(w.batch, SAMPLED_AT_ONCE) * rank.model.vocab * (compute_width(w) + 4) if rank.has_head else 0
     return {
         "kv-cache": cache_bytes(rank.model, w.batch, w.seq, w.kv_precision),
         "activations": size(working_extent(recipe, rank, 1, tokens), 1, tokens),
@@ -134,7 +131,7 @@ def _serving(w: Workload, rank: Rank) -> Parts:
 
 def logits_text(w: Workload, rank: Rank, phase: str) -> tuple[str, str]:
     """The arithmetic of the logits, and who makes them so."""
-    vocab, width = rank.model.vocab, BYTES[_computed(w)]
+    vocab, width = rank.model.vocab, compute_width(w)
     if w.engine.ggml:
         return f"{min(MICRO_BATCH, w.prompt):,} × {vocab:,} × 4 B: fp32 logits of one micro-batch", "llama.cpp -ub 512"
     if w.engine.serving:

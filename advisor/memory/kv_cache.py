@@ -38,5 +38,8 @@ def cache_bytes(model: Model, batch: int, tokens: int, precision: str, *, whole:
     )
 
 
-def largest_layer(model: Model, batch: int, tokens: int, precision: str) -> int:
-    return max(layer_bytes(layer, batch, kept_tokens(layer, tokens), precision) for layer, _ in model.kinds)
+def largest_layer(model: Model, batch: int, tokens: int, precision: str, *, whole: bool = False) -> int:
+    """The cache of the layer that has the most of it."""
+    return max(
+        layer_bytes(layer, batch, tokens if whole else kept_tokens(layer, tokens), precision) for layer, _ in model.kinds
+    )

@@ -9,7 +9,7 @@ from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.layers import Recipe
 from advisor.memory.parameters import Kind
 from advisor.memory.weights import Storing, adapter_targets
-from advisor.model import Experts, Model
+from advisor.model import Model
 from advisor.workload import Workload
 
 
@@ -55,7 +55,7 @@ STACKED_EXPERTS = {"trainer": 5, "transformers": 5, "trl": 1, "deepspeed": 0}
 def keeps_experts(quantization: str, engine: Engine, version: str | None, model: Model) -> bool:
     """bitsandbytes replaces `nn.Linear` modules (transformers integrations/bitsandbytes.py), and transformers 5 has all experts
     of a layer in one parameter: they stay as they are, silently (bitsandbytes issue 1849)."""
-    if quantization == "none" or not FORMATS[quantization].kbit or not _has_experts(model):
+    if quantization == "none" or not FORMATS[quantization].kbit or not model.has_experts:
         return False
     since = STACKED_EXPERTS.get(engine.name)
     return since is not None and version_at_least(version, since)
@@ -66,11 +66,7 @@ def _skipped(w: Workload) -> tuple[Kind, ...]:
     if keeps_experts(w.quantization, w.engine, w.engine_version, w.model):
         return ("expert",)
     of_experts = w.quantization != "none" and FORMATS[w.quantization].of_experts
-    return ("linear",) if of_experts and _has_experts(w.model) else ()
-
-
-def _has_experts(model: Model) -> bool:
-    return any(isinstance(layer.feed_forward, Experts) for layer, _ in model.kinds)
+    return ("linear",) if of_experts and w.model.has_experts else ()
 
 
 def _copies_head(w: Workload) -> bool:
@@ -140,6 +136,7 @@ def _recipe(w: Workload) -> Recipe:
         dropout=adapted and w.lora_dropout > 0,
         kernel=w.attention,
         masked=sees_masks(w),
+        fused_loss=w.task == "train" and w.loss == "chunked",
         caches=w.task == "infer",
     )
 

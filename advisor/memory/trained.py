@@ -10,8 +10,7 @@ from advisor.memory.layers import Recipe
 from advisor.memory.parameters import Weight, layer_weights
 from advisor.memory.recipe import keeps_masters, resident_width, trains_fully
 from advisor.memory.sharding import Rank
-from advisor.memory.weights import adapter_of, adapter_weights, held_outside
-from advisor.model import Experts
+from advisor.memory.weights import adapter_of, adapter_weights, held_outside, largest_matrix
 from advisor.workload import Workload
 
 Adapters = tuple[int, frozenset[str]]  # rank and targets
@@ -82,18 +81,9 @@ def state_bytes(w: Workload, rank: Rank, recipe: Recipe) -> int:
     return _states(rank, _adapters(w, recipe), w.optimizer, state_width(w, recipe))
 
 
-@lru_cache(maxsize=1024)
-def _widest(rank: Rank, adapters: Adapters | None) -> int:
-    per_expert = {layer.feed_forward.total for layer, _ in rank.model.kinds if isinstance(layer.feed_forward, Experts)}
-    experts = max(per_expert, default=1)
-    matrices = (
-        x.rows * x.cols // (experts if x.kind == "expert" else 1)
-        for x in _tensors(rank, adapters)
-        if x.kind in ("linear", "expert")
-    )
-    return max(matrices, default=0)
-
-
 def widest_matrix(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """Elements of the largest trained matrix; of fused experts, one of them."""
-    return _widest(rank, _adapters(w, recipe))
+    adapters = _adapters(w, recipe)
+    if adapters is None:
+        return largest_matrix(rank.model)
+    return max((x.rows * x.cols for x in _tensors(rank, adapters)), default=0)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from advisor.errors import RequestError
 from advisor.memory import collectives, optimizers, trained
+from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
 from advisor.memory.layers import Recipe
@@ -24,7 +25,7 @@ OFFLOADED = ("optimizer", "parameters", "activations")
 def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase of a step on this rank, in bytes."""
     _check_offload(w)
-    recipe = recipe_of(w)._replace(fused_loss=w.loss == "chunked")
+    recipe = recipe_of(w)
     gradients = _kept_share(w, rank, trained.gradient_bytes(w, rank, recipe))
     there = _throughout(w, rank, recipe)
     if keeps_gradients(w):
@@ -66,11 +67,7 @@ def gradients_on_host(w: Workload) -> bool:
 
 
 def _kept_share(w: Workload, rank: Rank, gradients: int) -> int:
-    return 0 if gradients_on_host(w) else _share(w, rank, gradients, zero_shares(w.zero, w.data_parallel).gradients)
-
-
-def _share(w: Workload, rank: Rank, amount: int, ranks: int) -> int:
-    return collectives.per_rank(w, rank, amount, ranks)
+    return 0 if gradients_on_host(w) else per_rank(w, rank, gradients, zero_shares(w.zero, w.data_parallel).gradients)
 
 
 # --- there all the time ----------------------------------------------------------------------------------------------
@@ -80,13 +77,13 @@ def _throughout(w: Workload, rank: Rank, recipe: Recipe) -> Parts:
     shares = zero_shares(w.zero, w.data_parallel)
     parts = {"weights": 0}
     if "parameters" not in w.offload:
-        parts["weights"] = _share(w, rank, rank_sum(rank, storing(w)).bytes, shares.weights)
+        parts["weights"] = per_rank(w, rank, rank_sum(rank, storing(w)).bytes, shares.weights)
     if not trains_fully(w):
         parts["adapter-weights"] = trained.in_blocks(w, rank, recipe, recipe.adapter) // shares.weights
     if "optimizer" not in w.offload:
-        parts["optimizer-state"] = _share(w, rank, trained.state_bytes(w, rank, recipe), shares.states)
+        parts["optimizer-state"] = per_rank(w, rank, trained.state_bytes(w, rank, recipe), shares.states)
         if keeps_masters(w):
-            parts["master-weights"] = _share(w, rank, 4 * trained.elements(w, rank, recipe), shares.states)
+            parts["master-weights"] = per_rank(w, rank, 4 * trained.elements(w, rank, recipe), shares.states)
     parts["communication-buffers"] = collectives.buckets(w, rank, recipe)
     return parts
 
@@ -171,7 +168,7 @@ def highest(w: Workload, recipe: Recipe, peaks: Iterable[Peak]) -> Peak:
 
 def peak_of(w: Workload, rank: Rank, phase: str) -> tuple[Peak, int]:
     """The moment of a pass that its figures are of, and what is there beside one micro-batch's tensors."""
-    recipe = recipe_of(w)._replace(fused_loss=w.loss == "chunked")
+    recipe = recipe_of(w)
     passes = _passes(w, rank, recipe)
     if phase == "forward":
         return highest(w, recipe, passes.forward), in_flight(w, rank, passes)
@@ -197,7 +194,7 @@ def logit_width(rank: Rank, recipe: Recipe) -> int:
 
 def step_temporaries(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """What the step takes for a moment: fp32 gradients where masters are stepped, the optimizer's own copies."""
-    shard = _share(w, rank, trained.elements(w, rank, recipe), zero_shares(w.zero, w.data_parallel).states)
+    shard = per_rank(w, rank, trained.elements(w, rank, recipe), zero_shares(w.zero, w.data_parallel).states)
     copies = optimizers.step_copy(w.optimizer)
     if keeps_masters(w):
         at_once = min(shard, collectives.SUB_GROUP) if w.zero == 3 else shard

@@ -210,6 +210,7 @@ def tied_head(model: Model) -> Weight:
     return Weight("lm_head", model.vocab, model.embedding_width or model.hidden, "head")
 
 
+@lru_cache(maxsize=256)
 def largest_matrix(model: Model) -> int:
     """Elements of the largest matrix in the layers; of fused experts, one of them."""
     sizes = [0]
@@ -234,7 +235,7 @@ def adapter_targets(model: Model, asked: tuple[str, ...]) -> frozenset[str]:
     """
     everything = asked == ("all-linear",)
     names = linear_names(model) if everything else frozenset(asked)
-    if not any(isinstance(layer.feed_forward, Experts) for layer, _ in model.kinds):
+    if not model.has_experts:
         return names
     ours = {ROUTER, *EXPERT_NAMES.values()} if everything else {EXPERT_NAMES[name] for name in names if name in EXPERT_NAMES}
     return frozenset((names - EXPERT_NAMES.keys()) | ours)
@@ -277,5 +278,4 @@ def linear_names(model: Model) -> frozenset[str]:
     names = {last_name(w.name) for layer, _ in model.kinds for w in layer_weights(layer, model.hidden) if w.kind == "linear"}
     if model.model_type in ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"):
         names.discard("out_proj")
-    experts = any(isinstance(layer.feed_forward, Experts) for layer, _ in model.kinds)
-    return frozenset((*names, *(EXPERT_NAMES if experts else ())))
+    return frozenset((*names, *(EXPERT_NAMES if model.has_experts else ())))
