@@ -160,10 +160,13 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
         return Origin(text, SHADOW)
     if w.engine.ggml:
         return Origin(inference.compute_buffer_text(w, rank), "llama.cpp: the graph's buffer for one micro-batch (-ub 512)")
-    if phase == "prefill" and inference.makes_all_logits(w):
-        return Origin("one layer at work, or the hidden states beside the logits", "transformers before 4.45")
+    if phase == "prefill" and inference.all_logits_are_highest(w, rank):
+        states = f"{w.batch * w.prompt:,} × {rank.model.hidden:,} × {recipe_of(w).stream} B"
+        return Origin(f"{states}: the hidden states beside the logits", "transformers before 4.45")
     if phase == "decode":
-        return Origin("one layer's keys, old and appended to", "transformers 5.23 cache_utils.py: torch.cat makes a new tensor")
+        held = inference.phases(w, rank)[phase]["activations"]
+        words = "one layer's keys, old and appended to, or its states; an unpacked matrix"
+        return Origin(f"{held:,} B: {words}", "transformers 5.23 cache_utils.py: torch.cat makes a new tensor")
     batch, seq = (1, inference.chunk_tokens(w)) if w.engine.serving else (w.batch, w.prompt)
     extent = inference.working_extent(recipe_of(w), rank, batch, seq)
     return Origin(f"{terms(extent, batch, seq)}: one layer at work, beside the embedding", SHADOW)

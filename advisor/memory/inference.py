@@ -70,13 +70,23 @@ def _prefill(w: Workload, rank: Rank) -> Parts:
     recipe = recipe_of(w)
     cache = cache_bytes(rank.model, w.batch, w.prompt, w.kv_precision, whole=True)
     cache = _held(w, cache, rank, w.prompt)
-    working = size(working_extent(recipe, rank, w.batch, w.prompt), w.batch, w.prompt)
-    if makes_all_logits(w) and rank.has_head:
-        logits = w.batch * w.prompt * rank.model.vocab * (compute_width(w) + 4)
-        if logits > working:  # they come when the layers are done, beside the hidden states
-            states = w.batch * w.prompt * rank.model.hidden * recipe.stream
-            return {"kv-cache": cache, "activations": states, "logits-and-loss": logits}
-    return {"kv-cache": cache, "activations": working, "logits-and-loss": _last_logits(w, rank)}
+    if all_logits_are_highest(w, rank):
+        states = w.batch * w.prompt * rank.model.hidden * recipe.stream
+        return {"kv-cache": cache, "activations": states, "logits-and-loss": _all_logits(w, rank)}
+    return {"kv-cache": cache, "activations": _working(w, rank), "logits-and-loss": _last_logits(w, rank)}
+
+
+def _working(w: Workload, rank: Rank) -> int:
+    return size(working_extent(recipe_of(w), rank, w.batch, w.prompt), w.batch, w.prompt)
+
+
+def _all_logits(w: Workload, rank: Rank) -> int:
+    return w.batch * w.prompt * rank.model.vocab * (compute_width(w) + 4)
+
+
+def all_logits_are_highest(w: Workload, rank: Rank) -> bool:
+    """Whether a prefill stands highest with the whole prompt's logits: they come when the layers are done, beside the states."""
+    return makes_all_logits(w) and rank.has_head and _all_logits(w, rank) > _working(w, rank)
 
 
 def makes_all_logits(w: Workload) -> bool:
@@ -140,7 +150,7 @@ def logits_text(w: Workload, rank: Rank, phase: str) -> tuple[str, str]:
             f"{sampled:,} × {vocab:,} × {width + 4} B: logits of what is sampled together, and in fp32",
             "the sampler's tensors",
         )
-    if phase == "prefill" and makes_all_logits(w):
+    if phase == "prefill" and all_logits_are_highest(w, rank):
         return (
             f"{w.batch * w.prompt:,} × {vocab:,} × {width + 4} B: the prompt's logits, and in fp32",
             "transformers before 4.45",
