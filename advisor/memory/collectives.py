@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from advisor.memory import trained
-from advisor.memory.layers import Recipe
+from advisor.memory.net import Recipe
 from advisor.memory.recipe import storing, trains_fully
 from advisor.memory.sharding import Rank, expert_tp
 from advisor.memory.weights import Storing, held_outside, layer_sum, rank_sum

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from advisor.memory import operations as ops
 from advisor.memory.extent import NOTHING, Extent, add
+from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token, width_of
 from advisor.memory.shadow import HALF, Tensor, op
 from advisor.model import ShortConvolution
-
-if TYPE_CHECKING:
-    from advisor.memory.layers import Net
 
 
 def copied(x: Tensor) -> Tensor:

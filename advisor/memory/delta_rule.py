@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from advisor.memory import operations as ops
 from advisor.memory.convolution import convolved, copied, exponential, filled, product
 from advisor.memory.extent import times
+from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, Tensor, op
 from advisor.model import DeltaRule
-
-if TYPE_CHECKING:
-    from advisor.memory.layers import Net
 
 CHUNK = 64  # tokens
 

@@ -6,7 +6,7 @@ from advisor.errors import RequestError
 from advisor.memory.extent import Extent, less, size
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes, token_elements
-from advisor.memory.layers import Recipe
+from advisor.memory.net import Recipe
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.passes import prefill_peaks
 from advisor.memory.recipe import compute_width, recipe_of, storing, version_at_least

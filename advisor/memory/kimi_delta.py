@@ -5,17 +5,13 @@ Each pair of positions in a chunk has a decay for each channel of the key: tenso
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from advisor.memory import operations as ops
 from advisor.memory.convolution import convolved, copied, exponential, filled, product, summed
 from advisor.memory.extent import less, times
+from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, Tensor, op
 from advisor.model import KimiDelta
-
-if TYPE_CHECKING:
-    from advisor.memory.layers import Net
 
 CHUNK = 64  # tokens
 # The loop over a chunk's rows clones row i and the square before it, and keeps both.

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.memory.extent import NOTHING, Extent, add, less, times, total
-from advisor.memory.layers import Net, Recipe, head_forward, layer_forward
+from advisor.memory.layers import head_forward, layer_forward
+from advisor.memory.net import Net, Recipe
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import Peak, Storage, Tape, envelope, run_backward
 from advisor.memory.sharding import Rank

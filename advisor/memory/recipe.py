@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from advisor.engines import Engine
 from advisor.memory.formats import BYTES, FORMATS
-from advisor.memory.layers import Recipe
+from advisor.memory.net import Recipe
 from advisor.memory.parameters import Kind
 from advisor.memory.weights import Storing, adapter_targets
 from advisor.model import Model

@@ -7,19 +7,15 @@ packages keep less.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from advisor.memory import operations as ops
 from advisor.memory.convolution import convolved, copied, exponential, filled, short_convolution
 from advisor.memory.delta_rule import delta_rule
 from advisor.memory.extent import Extent, add, times
 from advisor.memory.kimi_delta import kimi_delta
+from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, HALF, Tensor, op
 from advisor.model import DeltaRule, KimiDelta, Model, Recurrent, SelectiveScan, StateSpace
-
-if TYPE_CHECKING:
-    from advisor.memory.layers import Net
 
 
 def forward(net: Net, mixer: Recurrent, x: Tensor, hidden: int) -> Tensor:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from advisor.memory import optimizers
 from advisor.memory.allocator import block
-from advisor.memory.layers import Recipe
+from advisor.memory.net import Recipe
 from advisor.memory.parameters import Weight, layer_weights
 from advisor.memory.recipe import keeps_masters, resident_width, trains_fully
 from advisor.memory.sharding import Rank

@@ -9,7 +9,7 @@ from advisor.memory import collectives, optimizers, trained
 from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
-from advisor.memory.layers import Recipe
+from advisor.memory.net import Recipe
 from advisor.memory.passes import Passes, stored_block, training_passes
 from advisor.memory.recipe import deepspeed_masters, keeps_masters, recipe_of, storing, trains_fully
 from advisor.memory.shadow import Peak

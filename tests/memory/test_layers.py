@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from advisor.memory.extent import Extent
-from advisor.memory.layers import Recipe
+from advisor.memory.net import Recipe
 from advisor.memory.passes import recomputed_block, stored_block
 from advisor.model import Attention, Experts, Layer, Mlp
 

@@ -1,0 +1,96 @@
+"""How a model is run, and the linear layers and norms that every part of it is made of."""
+
+from typing import NamedTuple
+
+from advisor.memory import operations as ops
+from advisor.memory.extent import Extent
+from advisor.memory.shadow import FP32, HALF, Parameter, Tape, Tensor, op
+
+
+class Recipe(NamedTuple):
+    """How a model is run, as far as its tensors depend on it. Widths are bytes per element."""
+
+    train: bool
+    weight: int = HALF  # weights that are not quantized
+    compute: int = HALF
+    stream: int = HALF  # the residual stream, which has the embedding's type
+    autocast: bool = False
+    trainable: bool = True  # the base weights; False under LoRA
+    quantized: bool = False  # linear weights are unpacked for each product
+    rank: int = 0  # of the adapters; 0: none
+    targets: frozenset[str] = frozenset()
+    adapter: int = FP32
+    dropout: bool = False  # before the adapters
+    kernel: str = "flash"
+    masked: bool = False  # sliding layers take an explicit mask, which no flash kernel accepts
+    fused_loss: bool = False  # the loss is computed chunk by chunk, never over all logits at once
+    caches: bool = False  # keys and values go to a cache
+
+
+class Net:
+    """A tape and the recipe: makes the linear layers, with their adapters, and the norms."""
+
+    def __init__(self, tape: Tape, recipe: Recipe) -> None:
+        self.tape = tape
+        self.recipe = recipe
+        self.cache: list[Tensor] = []
+        self.own_names: dict[str, str] = {}  # what the family calls its modules, where that is not Llama's name
+        self._weights: list[Parameter] = []  # autocast's cache knows weights by identity: keep them
+
+    def weight(self, elements: int, trainable: bool | None = None) -> Parameter:
+        made = Parameter(elements, self.recipe.weight, self.recipe.trainable if trainable is None else trainable)
+        self._weights.append(made)
+        return made
+
+    def linear(self, name: str, x: Tensor, out: int, *, bias: bool = False, quantized: bool = True) -> Tensor:
+        """A linear layer by its module name, and its adapter when the name is a target."""
+        recipe = self.recipe
+        weight = self.weight(ops.width_of(x) * out)
+        if recipe.quantized and quantized:
+            result = ops.dequantized_linear(x, weight, out, recipe.compute)
+        else:
+            result = ops.linear(x, weight, out, self.weight(out) if bias else None)
+        return self._adapted(x, result, out) if recipe.rank and self._is_target(name) else result
+
+    def _is_target(self, name: str) -> bool:
+        return self.own_names.get(name, name).rsplit(".", 1)[-1] in self.recipe.targets
+
+    def _adapted(self, x: Tensor, result: Tensor, out: int) -> Tensor:
+        """PEFT's lora.Linear: result + B(A(dropout(x))) × scaling, in the adapters' type, cast back at the end."""
+        recipe = self.recipe
+        width = result.width
+        down = Parameter(ops.width_of(x) * recipe.rank, recipe.adapter, True)
+        up = Parameter(recipe.rank * out, recipe.adapter, True)
+        self._weights += [down, up]
+        x = ops.dropout(ops.to(x, recipe.adapter), 0.1 if recipe.dropout else 0.0)
+        delta = ops.scaled(ops.linear(ops.linear(x, down, recipe.rank), up, out))
+        return ops.to(ops.plus(result, delta), width)
+
+    def norm(self, kind: str, x: Tensor, rows: int = 1, weights: int | None = None) -> Tensor:
+        """A norm over each of ``rows`` vectors of a token."""
+        elements = weights or ops.width_of(x)
+        if kind == "none":
+            return ops.to(ops.layer_norm(ops.to(x, FP32), None, None), x.width)
+        weight = self.weight(elements)
+        if kind == "layer":
+            return ops.layer_norm(x, weight, self.weight(elements))
+        if kind == "layer-plain":
+            return ops.layer_norm(x, weight, None)
+        if kind == "layer-fp32":
+            return ops.centred_norm(x, weight, rows)
+        if kind == "rms-gemma":
+            return ops.gemma_norm(x, weight, rows)
+        return ops.rms_norm(x, weight, rows, fp32_weight=kind == "rms-fp32")
+
+    def remembered(self, elements: Extent, width: int) -> None:
+        """A recurrent state: a tensor of its own in the cache."""
+        if self.recipe.caches:
+            self.cache.append(self.tape.tensor(elements, width))
+
+    def cached(self, x: Tensor) -> Tensor:
+        """Appended to the cache: a new tensor that stays."""
+        if not self.recipe.caches:
+            return x
+        kept = op([x], x.elements, x.width)
+        self.cache.append(kept)
+        return kept
