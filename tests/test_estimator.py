@@ -227,6 +227,18 @@ def test_offloading_moves_what_it_names() -> None:
     assert held == whole // 16
 
 
+def test_selective_recomputation_makes_the_scores_of_one_attention_layer_again() -> None:
+    """In a hybrid too, whose first layer is recurrent: Qwen3.5 0.8B has 8 heads of 2,048² scores, in fp32 and once more in bf16."""
+    keys: dict[str, Any] = {
+        "train": "qwen3.5-0.8b",
+        "checkpointing": "selective",
+        "engine": "transformers",
+        "optimizer": "none",
+    }
+    eager, fused = (estimated(**keys, attention=kernel).phases["backward"] for kernel in ("eager", "efficient"))
+    assert eager - fused == pytest.approx(8 * 2048 * 2048 * (4 + 2), rel=1e-3)
+
+
 def test_zero_offload_takes_the_gradients_along() -> None:
     """ZeRO-Offload keeps gradients and optimizer on the host, and with the parameters there no state of 16 B a parameter is left."""
     keys: dict[str, Any] = {"train": "llama-3.1-8b", "gpus": 8, "zero": 3, "engine": "deepspeed"}

@@ -15,6 +15,7 @@ from advisor.memory.recipe import deepspeed_masters, keeps_masters, recipe_of, s
 from advisor.memory.shadow import Peak
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.weights import rank_sum
+from advisor.model import Layer
 from advisor.workload import Workload
 
 Parts = dict[str, int]
@@ -110,14 +111,16 @@ def _fused_kernel(recipe: Recipe) -> str:
 
 
 def _recomputed_scores(w: Workload, rank: Rank, recipe: Recipe) -> int:
-    """What one layer's scores add when selective recomputation comes to it."""
-    if w.checkpointing != "selective" or _fused_kernel(recipe) == recipe.kernel:
-        return 0
-    layer, hidden = rank.model.layers[0], rank.model.hidden
-    with_scores = stored_block(recipe, layer, hidden, rank.model.residual_dropout, False, False).kept
+    """What the scores of the layer that has most of them add when selective recomputation comes to it."""
     fused = recipe._replace(kernel=_fused_kernel(recipe))
-    without = stored_block(fused, layer, hidden, rank.model.residual_dropout, False, False).kept
-    return max(0, size(with_scores, w.batch, local_seq(w)) - size(without, w.batch, local_seq(w)))
+    if w.checkpointing != "selective" or fused == recipe:
+        return 0
+
+    def kept(how: Recipe, layer: Layer) -> int:
+        block = stored_block(how, layer, rank.model.hidden, rank.model.residual_dropout, False, False)
+        return size(block.kept, w.batch, local_seq(w))
+
+    return max(0, *(kept(recipe, layer) - kept(fused, layer) for layer, _ in rank.model.kinds))
 
 
 def local_seq(w: Workload) -> int:
