@@ -100,7 +100,7 @@ def test_the_sizes_come_out_as_they_were_seen(some: list[int], names: set[str]) 
     assert seen.low_bytes <= seen.device_bytes <= seen.high_bytes
 
 
-TOO_MUCH = {**LORA, "batch": 2, "observed": {"allocated": 79 * GIB}}
+TOO_MUCH = {**LORA, "engine": "transformers", "batch": 2, "observed": {"allocated": 79 * GIB}}
 
 
 def test_a_plan_carries_the_correction() -> None:

@@ -12,6 +12,7 @@ from advisor.memory import collectives, inference, optimizers, runtime, trained,
 from advisor.memory.extent import Extent, less
 from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import kept_tokens, largest_layer, token_elements
+from advisor.memory.passes import held_logits
 from advisor.memory.recipe import keeps_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.state_space import recurrent_bytes
@@ -21,6 +22,7 @@ from advisor.workload import Workload
 
 SHADOW = "the layers' code in transformers 5.23 and PyTorch's derivatives.yaml, tensor by tensor"
 LOSS = "transformers 5.23 loss_utils.py, ForCausalLMLoss"
+HOLDING = f"{LOSS}; outputs = model(**batch) as in the published PEFT loops (Trainer's compute_loss lets go of them)"
 CHUNKED_LOSS = "Liger-Kernel 0.8 fused_linear_cross_entropy.py"
 
 
@@ -177,12 +179,14 @@ def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
         return Origin(*inference.logits_text(w, rank, phase))
     seq = training.local_seq(w)
     if phase == "step":
-        width = training.logit_width(rank, recipe_of(w))
-        return Origin(f"{w.batch * seq:,} × {rank.model.vocab:,} × {width} B: logits that are still held", LOSS)
+        held = terms(held_logits(recipe_of(w), rank.model), w.batch, seq)
+        return Origin(f"{held}: logits that the loop still holds", HOLDING)
     product = terms(training.peak_of(w, rank, phase)[0].loss, w.batch, seq)
     if w.loss == "chunked":
         return Origin(f"{product}: last norm, a chunk of logits, gradients of head and states", CHUNKED_LOSS)
     words = f"last norm, and {rank.model.vocab:,} logits a token: as computed, in fp32, their softmax, their gradient"
+    if w.engine.holds_outputs:
+        return Origin(f"{product}: {words}; the logits as computed are held by the loop throughout", HOLDING)
     return Origin(f"{product}: {words}", LOSS)
 
 

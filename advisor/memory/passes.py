@@ -13,7 +13,7 @@ from advisor.memory.extent import NOTHING, Extent, add, less, times, total
 from advisor.memory.layers import head_forward, layer_forward
 from advisor.memory.net import Net, Recipe
 from advisor.memory.operations import per_token
-from advisor.memory.shadow import Peak, Storage, Tape, envelope, run_backward
+from advisor.memory.shadow import FP32, HALF, Peak, Storage, Tape, envelope, run_backward
 from advisor.memory.sharding import Rank
 from advisor.model import Attention, Layer, Model
 
@@ -162,6 +162,12 @@ def _as_loss(peaks: Iterable[Peak]) -> tuple[Peak, ...]:
     return tuple(peak._replace(loss=less(peak.live, peak.gradients)) for peak in peaks)
 
 
+def held_logits(recipe: Recipe, model: Model) -> Extent:
+    """The logits, where the training loop still has the model's outputs in a variable."""
+    width = FP32 if model.logits_fp32 else HALF if recipe.autocast else recipe.stream
+    return times(per_token(model.vocab), width)
+
+
 def embedding_peak(recipe: Recipe, model: Model, *, tied: bool) -> Peak:
     """The very end of the backward pass: the embedding's gradient, beside that of its rows.
 
@@ -206,6 +212,7 @@ def training_passes(
     elif rank.has_head:
         end = loss_block(recipe, rank.model, holds_logits, adding)
 
+    held = held_logits(recipe, rank.model) if holds_logits and rank.has_head and not recipe.fused_loss else NOTHING
     ends = _ends(rank.model)
     forward: list[Peak] = []
     level = shared
@@ -221,7 +228,8 @@ def training_passes(
     if adding and tied and recipe.trainable:  # the head's gradient waits for the embedding's
         width = rank.model.embedding_width or rank.model.hidden
         gradients = (rank.model.vocab * width * recipe.weight, 0, 0, 0, 0, 0)
-    backward = _above(kept, end.backward)
+    at_loss = _above(kept, end.backward)
+    backward: list[Peak] = []
     level = kept
     for depth, block in reversed(list(enumerate(blocks))):
         level = less(level, block.kept)
@@ -230,7 +238,16 @@ def training_passes(
         gradients = add(gradients, block.gradients)
     if rank.embeds:
         backward += _above(shared, [embedding_peak(recipe, rank.model, tied=tied)], gradients)
-    return Passes(envelope(forward), envelope(backward), add(kept, end.kept))
+    # The outputs of a step go when the next one's come, and so are there in its forward pass too.
+    return Passes(
+        envelope(_beside_logits(forward, held)),
+        envelope([*at_loss, *_beside_logits(backward, held)]),
+        add(kept, end.kept),
+    )
+
+
+def _beside_logits(peaks: Iterable[Peak], held: Extent) -> list[Peak]:
+    return [peak._replace(live=add(peak.live, held), loss=add(peak.loss, held)) for peak in peaks]
 
 
 def _ends(model: Model) -> set[int]:

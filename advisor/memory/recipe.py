@@ -119,7 +119,7 @@ def _recipe(w: Workload) -> Recipe:
     width = resident_width(w)
     adapted = w.task == "train" and w.method != "full"
     quantized = w.quantization != "none"
-    autocast = w.task == "train" and w.precision.endswith("-mixed") and not deepspeed_masters(w)
+    autocast = w.task == "train" and w.precision.endswith("-mixed") and not deepspeed_masters(w) and not upcast(w)
     if autocast and w.zero and w.sharding == "fsdp":
         autocast, width = False, 2  # FSDP casts the gathered parameters, so the passes see 16-bit weights
     return Recipe(

@@ -10,7 +10,7 @@ from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
 from advisor.memory.net import Recipe
-from advisor.memory.passes import Passes, stored_block, training_passes
+from advisor.memory.passes import Passes, held_logits, stored_block, training_passes
 from advisor.memory.recipe import deepspeed_masters, keeps_masters, recipe_of, storing, trains_fully
 from advisor.memory.shadow import Peak
 from advisor.memory.sharding import Rank, zero_shares
@@ -184,15 +184,10 @@ def peak_of(w: Workload, rank: Rank, phase: str) -> tuple[Peak, int]:
 def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int) -> Parts:
     parts = {**there, "gradients": gradients}
     if w.engine.holds_outputs and rank.has_head and w.loss == "plain":
-        parts["logits-and-loss"] = w.batch * local_seq(w) * rank.model.vocab * logit_width(rank, recipe)
+        parts["logits-and-loss"] = size(held_logits(recipe, rank.model), w.batch, local_seq(w))
     if "optimizer" not in w.offload:
         parts["step-temporaries"] = step_temporaries(w, rank, recipe)
     return parts
-
-
-def logit_width(rank: Rank, recipe: Recipe) -> int:
-    """Bytes of a logit that the outputs hold."""
-    return BYTES["fp32"] if rank.model.logits_fp32 else recipe.stream
 
 
 def step_temporaries(w: Workload, rank: Rank, recipe: Recipe) -> int:
