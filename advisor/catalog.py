@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from advisor.data import data_folder
-from advisor.engines import Engine
+from advisor.engines import Engine, of_version
 from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.model import Model
@@ -143,12 +143,14 @@ def models(text: str = "") -> list[ModelRecord]:
 
 
 @lru_cache(maxsize=32)
-def find_engine(name: str) -> Engine:
-    """The habits of that engine."""
+def find_engine(name: str, version: str | None = None) -> Engine:
+    """The habits of that engine, in that version of it."""
     record = _lookup("engines", [name])
     if record is None:
         raise _unknown("engine", "engines", name, [name], f"They are {', '.join(ENGINES)}")
-    facts: Record = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    facts: Record = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in of_version(record, version).items()
+    }
     return Engine(**facts)
 
 

@@ -135,7 +135,7 @@ def _named(gpu: str | None) -> str:
 
 
 def _engine(job: Job, task: str, model: Model) -> Engine:
-    engine = catalog.find_engine(job.engine or _usual_engine(task, model))
+    engine = catalog.find_engine(job.engine or _usual_engine(task, model), job.engine_version)
     if engine.task not in (task, "both"):
         does = "trains" if engine.task == "train" else "runs"
         raise RequestError(f"engine: {engine.name} only {does} models; for --{task} take --engine {_other(task)}")
@@ -286,7 +286,7 @@ def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str])
     if named in ("int8", "nf4", "nf4-dq"):
         from advisor.memory.recipe import keeps_experts
 
-        if keeps_experts(named, engine, job.engine_version, model):
+        if keeps_experts(named, engine, model):
             notes.append("bitsandbytes leaves the experts as they are: transformers 5 stacks them in one parameter a layer.")
     return method, named
 

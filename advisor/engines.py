@@ -1,6 +1,6 @@
 """The memory habits of an engine, as facts (catalog/engines.jsonl has one a line, each with its source)."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class Engine(NamedTuple):
@@ -29,6 +29,31 @@ class Engine(NamedTuple):
     int4: str = "nf4"
     graphs_bytes: int = 0  # CUDA graphs
     vendors: tuple[str, ...] = ()  # whose cards it runs on; none: whatever PyTorch runs on
+    stacked_experts: bool = False  # all experts of a layer are one parameter, which bitsandbytes leaves alone
+    reserves_once: bool = False  # inference: one block for the whole model, which the weights are cut out of
+    all_logits: bool = False  # generate makes the logits of the whole prompt, and a copy of them in fp32
+    keeps_stored_head: bool = False  # the head that an FP8 checkpoint of a tied model has is loaded and not tied
     capability: float = 0.0  # least compute capability of its current packages
     notes: tuple[str, ...] = ()
     source: str = ""
+
+
+def of_version(record: dict[str, Any], version: str | None) -> dict[str, Any]:
+    """The facts of that version. A record holds the newest; its ``versions`` tell, newest first, what was other *before* each,
+    and what an older entry says goes before what a newer one does."""
+    facts = dict(record)
+    for change in facts.pop("versions", ()):
+        if not version_at_least(version, change["before"]):
+            facts |= {name: value for name, value in change.items() if name not in ("before", "source")}
+    return facts
+
+
+def version_at_least(version: str | None, wanted: str) -> bool:
+    """Whether a version such as ``4.46.2`` is that new; no version is the newest."""
+    return version is None or _numbers(version, wanted) >= _numbers(wanted, wanted)
+
+
+def _numbers(version: str, like: str) -> list[int]:
+    """As many numbers of a version as ``like`` has."""
+    numbers = [int(part) if part.isdigit() else 0 for part in version.split(".")]
+    return (numbers + [0] * len(like))[: like.count(".") + 1]

@@ -72,3 +72,27 @@ def test_names_are_forgiven_and_unknown_ones_refused() -> None:
     assert find_engine("llamacpp").name == "llama.cpp"
     with pytest.raises(RequestError, match="did you mean vllm"):
         find_engine("vlm")
+
+
+def test_versions_of_an_engine() -> None:
+    """transformers 4.45 stopped making a whole prompt's logits, 4.50 began to reserve one block, 5 stacked the experts."""
+
+    def habits(version: str | None) -> tuple[bool, bool, bool]:
+        engine = find_engine("transformers", version)
+        return engine.all_logits, engine.reserves_once, engine.stacked_experts
+
+    assert habits("4.44.2") == (True, False, False)
+    assert habits("4.45") == (False, False, False)
+    assert habits("4.50.0") == (False, True, False)
+    assert habits("5") == habits("5.23.0") == habits(None) == (False, True, True)
+
+
+def test_entries_of_versions_change_known_facts() -> None:
+    """What is told of an older version is a field of Engine, and differs from what the newest does."""
+    for record in map(json.loads, LINES):
+        newest = find_engine(record["name"])
+        ages = [change["before"] for change in record.get("versions", ())]
+        assert sorted(ages, key=lambda age: [int(part) for part in age.split(".")], reverse=True) == ages
+        for change in record.get("versions", ()):
+            for name in set(change) - {"before", "source"}:
+                assert getattr(newest, name) != change[name]

@@ -9,7 +9,7 @@ from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes, tok
 from advisor.memory.net import Recipe
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.passes import prefill_peaks
-from advisor.memory.recipe import compute_width, recipe_of, storing, version_at_least
+from advisor.memory.recipe import compute_width, recipe_of, storing
 from advisor.memory.sharding import Rank
 from advisor.memory.state_space import recurrent_bytes, recurrent_step
 from advisor.memory.weights import largest_matrix, layer_sum, rank_sum
@@ -91,7 +91,7 @@ def all_logits_are_highest(w: Workload, rank: Rank) -> bool:
 
 def makes_all_logits(w: Workload) -> bool:
     """transformers before 4.45 made the whole prompt's logits, and a copy of them in fp32 (num_logits_to_keep came then)."""
-    return w.engine.name == "transformers" and not version_at_least(w.engine_version, 4, 45)
+    return w.engine.all_logits
 
 
 def working_extent(recipe: Recipe, rank: Rank, batch: int, seq: int) -> Extent:

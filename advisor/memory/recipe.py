@@ -48,22 +48,15 @@ def storing(w: Workload) -> Storing:
     )
 
 
-# First version of each that runs on transformers 5; deepspeed's own version does not tell.
-STACKED_EXPERTS = {"trainer": 5, "transformers": 5, "trl": 1, "deepspeed": 0}
-
-
-def keeps_experts(quantization: str, engine: Engine, version: str | None, model: Model) -> bool:
+def keeps_experts(quantization: str, engine: Engine, model: Model) -> bool:
     """bitsandbytes replaces `nn.Linear` modules (transformers integrations/bitsandbytes.py), and transformers 5 has all experts
     of a layer in one parameter: they stay as they are, silently (bitsandbytes issue 1849)."""
-    if quantization == "none" or not FORMATS[quantization].kbit or not model.has_experts:
-        return False
-    since = STACKED_EXPERTS.get(engine.name)
-    return since is not None and version_at_least(version, since)
+    return engine.stacked_experts and quantization != "none" and FORMATS[quantization].kbit and model.has_experts
 
 
 def _skipped(w: Workload) -> tuple[Kind, ...]:
     """Kinds of weights that are not quantized here, though the format could."""
-    if keeps_experts(w.quantization, w.engine, w.engine_version, w.model):
+    if keeps_experts(w.quantization, w.engine, w.model):
         return ("expert",)
     of_experts = w.quantization != "none" and FORMATS[w.quantization].of_experts
     return ("linear",) if of_experts and w.model.has_experts else ()
@@ -73,7 +66,7 @@ def _copies_head(w: Workload) -> bool:
     """transformers 4 loads the head that an FP8 checkpoint of a tied model has, and does not tie it (Qwen3-0.6B-FP8 takes a head
     more than its parameters in Qwen's published figures, transformers 4.51)."""
     stores = w.quantization != "none" and FORMATS[w.quantization].stores_head
-    return stores and w.engine.name == "transformers" and not version_at_least(w.engine_version, 5)
+    return stores and w.engine.keeps_stored_head
 
 
 def loads_into_one_block(w: Workload) -> bool:
@@ -81,15 +74,7 @@ def loads_into_one_block(w: Workload) -> bool:
     (modeling_utils.py, caching_allocator_warmup), when it loads straight to the GPU; llama.cpp has one buffer."""
     if w.engine.ggml:
         return True
-    return w.task == "infer" and w.engine.name == "transformers" and version_at_least(w.engine_version, 4, 50)
-
-
-def version_at_least(version: str | None, *wanted: int) -> bool:
-    """Whether a version such as ``4.46.2`` is that new; no version is the newest."""
-    if version is None:
-        return True
-    numbers = [int(part) if part.isdigit() else 0 for part in version.split(".")]
-    return tuple(numbers[: len(wanted)]) >= wanted
+    return w.task == "infer" and w.engine.reserves_once
 
 
 def keeps_masters(w: Workload) -> bool:
