@@ -6,6 +6,7 @@ Sizes in bytes. Where a figure was read off real runs the source says so; the re
 import math
 from typing import NamedTuple
 
+from advisor.hardware import Gpu
 from advisor.workload import Workload
 
 MIB = 2**20
@@ -39,7 +40,7 @@ CONTEXT_ELSEWHERE = (250, 450, 900, "estimated: no measurement for this architec
 WORKSPACE = {"Hopper": 32 * MIB, "Blackwell": 32 * MIB}
 WORKSPACE_ELSEWHERE = 8_519_680  # 4096 KiB × 2 + 16 KiB × 8: aten/src/ATen/cuda/CublasHandlePool.cpp
 
-# NCCL's buffers per communicator, outside torch: NVLink machines, and PCIe ones.
+# NCCL's buffers per communicator, outside torch: over NVLink, and over PCIe.
 NCCL_PAIR, NCCL_MORE, NCCL_PCIE = 544 * 10**6, 688 * 10**6, 200 * 10**6
 CUBLAS_SOURCE = "aten/src/ATen/cuda/CublasHandlePool.cpp"
 NCCL_SOURCE = "NCCL issue 964: 544 MB for a communicator of two A100, 688 MB for more; 0.13 to 0.25 GB over PCIe"
@@ -76,14 +77,33 @@ def workspace(w: Workload) -> Range:
 
 
 def nccl(w: Workload) -> Range:
-    """Communicators: none on one GPU, none where layers are handed on by plain copies."""
-    talking = w.gpus if w.task == "train" else w.tp * w.pp
-    if talking < 2 or w.gpu.vendor == "apple":
+    """Communicators: none on one GPU, none where layers are handed on by plain copies, else one for each way of dividing."""
+    groups = communicators(w)
+    if not groups or w.gpu.vendor == "apple":
         return Range(0, 0, 0, "", NCCL_SOURCE)
-    nvlink = w.gpu.marketed_gb >= 40 and w.gpu.per_node >= 8
-    point = (NCCL_PAIR if talking == 2 else NCCL_MORE) if nvlink else NCCL_PCIE
-    text = f"{point:,} B: NCCL buffers for a communicator of {talking} GPUs"
+    pair, more = (NCCL_PAIR, NCCL_MORE) if linked(w.gpu) else (NCCL_PCIE, NCCL_PCIE)
+    sizes = [pair if ranks == 2 else more for ranks in groups.values()]
+    point = sum(sizes)
+    named = " and ".join(f"{ranks} GPUs ({name})" for name, ranks in groups.items())
+    many = "a communicator" if len(groups) == 1 else "communicators"
+    text = f"{' + '.join(f'{size:,} B' for size in sizes)}: NCCL buffers for {many} of {named}"
     return Range(point, point // 2, 2 * point, text, NCCL_SOURCE)
+
+
+def communicators(w: Workload) -> dict[str, int]:
+    """The groups of ranks that talk, and how many are in each. NCCL gives every communicator buffers of its own (NCCL issue 986)."""
+    ways = {"tp": w.tp, "pp": w.pp}
+    if w.task == "train":
+        ways |= {"cp": w.cp, "ep": w.ep, "dp": w.data_parallel}
+    elif w.engine.serving:
+        ways["ep"] = w.ep
+    return {name: ranks for name, ranks in ways.items() if ranks > 1}
+
+
+def linked(gpu: Gpu) -> bool:
+    """Whether the cards of a machine talk over NVLink or Infinity Fabric. Of a card known by its size alone: most of those sold
+    as 80 GB and more do."""
+    return gpu.link_gbs is not None or (not gpu.vendor and gpu.marketed_gb >= 80)
 
 
 def slack(w: Workload, allocated: int, moving: int) -> Range:

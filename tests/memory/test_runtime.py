@@ -34,6 +34,19 @@ def test_nccl_needs_company() -> None:
     assert [runtime.nccl(workload(gpus=gpus)).point for gpus in (1, 2, 8)] == [0, 544_000_000, 688_000_000]
 
 
+@pytest.mark.parametrize(("gpu", "bytes_"), [("v100-32", 688_000_000), ("v100-32-pcie", 200_000_000), ("l40s", 200_000_000)])
+def test_what_nccl_takes_hangs_on_the_link(gpu: str, bytes_: int) -> None:
+    """A V100 SXM2 has NVLink (300 GB/s, its data sheet); the PCIe card and the L40S have none."""
+    assert runtime.nccl(workload(gpu, gpus=8)).point == bytes_
+
+
+def test_every_way_of_dividing_has_its_communicator() -> None:
+    """tp 2, pp 2 and two data-parallel ranks: three pairs."""
+    divided = workload(gpus=8, tp=2, pp=2)
+    assert runtime.communicators(divided) == {"tp": 2, "pp": 2, "dp": 2}
+    assert runtime.nccl(divided).point == 3 * 544_000_000
+
+
 def test_layers_in_a_chain_need_no_communicator() -> None:
     """transformers hands hidden states on by copies between devices."""
     assert runtime.nccl(workload(train=None, infer="llama-3.2-1b", gpus=2)).point == 0
