@@ -12,6 +12,7 @@ from advisor.engines import Engine
 from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.job import Job
+from advisor.memory.offload import refuse_unknown
 from advisor.model import Attention, Model
 from advisor.vocabulary import GGUF_TYPES
 from advisor.workload import Workload
@@ -47,14 +48,15 @@ def decide(job: Job) -> Workload:
         notes.append(f"{model.name} was made for {model.max_context:,} tokens; {seq:,} are more.")
     if job.compile:
         notes.append("What torch.compile fuses away is not estimated yet: the figures are those of eager mode.")
-    if job.host_ram:
-        notes.append("Host memory is not estimated yet: host_ram is taken note of and limits nothing.")
+    if job.host_ram and job.estimator not in (None, "detailed"):
+        notes.append("The memory guide's formulas know no host memory: host_ram limits nothing.")
     if task == "infer" and engine.preallocates_kv:
         notes.append(
             f"{engine.name} fills its share of the card with KV cache: nvidia-smi shows that share, whatever the job needs."
         )
     if model.nominal:
         notes.append(_nominal_note(model))
+    refuse_unknown(job.offload or (), task, engine.name, engine.serving, job.zero or 0)
     attention = _attention(job, engine, gpu, model, precision)
     compute = precision.removesuffix("-mixed")
     return Workload(
@@ -86,7 +88,7 @@ def decide(job: Job) -> Workload:
         sharding=job.sharding or engine.sharding,
         offload=job.offload or (),
         offload_layers=_offload_layers(job),
-        host_ram=_host_ram(job),
+        host_ram=job.host_ram,
         engine_version=job.engine_version,
         compile=bool(job.compile),
         estimator=job.estimator or "detailed",
@@ -314,13 +316,6 @@ def _offload_layers(job: Job) -> int | None:
     if job.offload_layers is not None and "layers" not in (job.offload or ()):
         raise RequestError("offload-layers: counts the layers of --offload layers, which is not given")
     return job.offload_layers
-
-
-def _host_ram(job: Job) -> int | None:
-    """A budget that cannot be checked must not look as if it had been."""
-    if job.host_ram is not None and job.offload:
-        raise RequestError("host-ram: host memory is not estimated yet, so what is offloaded cannot be held against it")
-    return job.host_ram
 
 
 def _adapter_precision(engine: Engine, compute: str) -> str:

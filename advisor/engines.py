@@ -28,6 +28,7 @@ class Engine(NamedTuple):
     int8: str = "int8"  # what `--quantization int8` means here
     int4: str = "nf4"
     graphs_bytes: int = 0  # CUDA graphs
+    made_on_host: bool = False  # trains what transformers' from_pretrained made in the host's memory, without a device_map
     vendors: tuple[str, ...] = ()  # whose cards it runs on; none: whatever PyTorch runs on
     stacked_experts: bool = False  # all experts of a layer are one parameter, which bitsandbytes leaves alone
     reserves_once: bool = False  # inference: one block for the whole model, which the weights are cut out of

@@ -7,7 +7,7 @@ from functools import partial
 from advisor.memory import inference, runtime, sharding, training
 from advisor.memory.correction import NONE, Around, Correction, moves, said
 from advisor.memory.sharding import Rank
-from advisor.results import PARTS, Estimate, Origin, Part
+from advisor.results import PARTS, Estimate, Host, Origin, Part
 from advisor.workload import Workload
 
 Parts = dict[str, int]
@@ -34,8 +34,8 @@ def _with_layers_away(w: Workload, correction: Correction) -> Estimate:
     """As many layers in the host's memory as it takes to fit."""
     for away in range(len(w.model.layers) + 1):
         estimate = estimate_workload(w._replace(offload_layers=away), correction)
-        if estimate.fits:
-            break
+        if estimate.high_bytes <= w.usable_bytes:
+            break  # more of them away would only burden the host
     return estimate
 
 
@@ -53,13 +53,14 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts], correction: Corre
     beside = {"cublas-workspace": workspace, "allocator-slack": slack, "cuda-context": context}
     sizes = {**phases[peak], **{name: each.point for name, each in beside.items()}}
     sizes["communication-buffers"] = sizes.get("communication-buffers", 0) + nccl.point
+    host = _host(w)
     return Estimate(
         allocated_bytes=allocated,
         reserved_bytes=allocated + slack.point,
         device_bytes=device,
         low_bytes=low,
         high_bytes=high,
-        fits=high <= w.usable_bytes,
+        fits=high <= w.usable_bytes and (host is None or w.host_ram is None or host.bytes <= w.host_ram),
         peak_phase=peak,
         phases=totals,
         parts=tuple(
@@ -70,7 +71,17 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts], correction: Corre
             if sizes.get(name)
         ),
         notes=(*w.notes, *correction.notes),
+        host=host,
     )
+
+
+def _host(w: Workload) -> Host | None:
+    """What the machine's own memory has to hold, where that is asked for or something is moved there."""
+    if w.host_ram is None and not w.offload:
+        return None
+    from advisor.memory.host import host
+
+    return host(w)
 
 
 def around_tensors(w: Workload, allocated: int, parts: Parts) -> Around:

@@ -42,12 +42,27 @@ class Part(NamedTuple):
         return {"name": self.name, "bytes": self.bytes, **self._said()._asdict()}
 
 
+class Host(NamedTuple):
+    """What the job needs of one machine's own memory, in bytes: the parts of the phase that needs the most, `load` or `run`."""
+
+    phase: str
+    parts: tuple[Part, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"bytes": self.bytes, "phase": self.phase, "parts": [part.to_dict() for part in self.parts]}
+
+
 class Estimate(NamedTuple):
     """The memory of one job on its fullest GPU, in bytes.
 
     ``allocated`` is torch's ``max_memory_allocated``, ``reserved`` its ``max_memory_reserved``,
     ``device`` what nvidia-smi shows for the process; ``low`` and ``high`` bound ``device``.
-    ``parts`` add up to ``device`` at ``peak_phase``; ``phases`` are the allocated peaks.
+    ``parts`` add up to ``device`` at ``peak_phase``; ``phases`` are the allocated peaks. ``host`` is there where something
+    is offloaded or the host's memory is limited.
     """
 
     allocated_bytes: int
@@ -60,6 +75,7 @@ class Estimate(NamedTuple):
     phases: dict[str, int]
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()
+    host: Host | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -72,6 +88,7 @@ class Estimate(NamedTuple):
             "peak_phase": self.peak_phase,
             "phases": dict(self.phases),
             "parts": [part.to_dict() for part in self.parts],
+            "host": self.host and self.host.to_dict(),
         }
 
 

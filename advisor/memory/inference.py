@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from advisor.errors import RequestError
 from advisor.memory.extent import Extent, less, size
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes, token_elements
@@ -26,13 +25,6 @@ SAMPLED_AT_ONCE = 256  # sequences whose logits a serving engine makes together
 
 def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase on this rank, in bytes."""
-    for kind in w.offload:
-        if kind not in ("layers", "kv"):
-            raise RequestError(f"offload: {kind} has nothing to move in inference; layers and kv do")
-        if kind == "kv" and w.engine.serving:
-            raise RequestError(
-                f"offload: {w.engine.name} computes with the KV cache on the card; transformers can move it away"
-            )
     there = {"weights": rank_sum(rank, storing(w)).bytes - on_host(w, rank)}
     if w.quantization != "none" and FORMATS[w.quantization].buffer and not w.engine.serving:
         there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
@@ -48,14 +40,19 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
 
 
 def on_host(w: Workload, rank: Rank) -> int:
-    """Weights of layers that wait in the host's memory; one of them at a time is fetched to be computed."""
+    """Weights of layers that wait in the host's memory, less one of them that is fetched to be computed."""
+    away = layers_away(w, rank)
+    fetched = 0 if w.engine.ggml else max(away, default=0)  # llama.cpp computes them where they are
+    return sum(away) - fetched
+
+
+def layers_away(w: Workload, rank: Rank) -> list[int]:
+    """The sizes of the layers of this rank that the host holds, the largest first."""
     if "layers" not in w.offload or not w.offload_layers:
-        return 0
-    away = min(w.offload_layers // rank.stages, len(rank.model.layers))
+        return []
     how = storing(w)
     sizes = sorted((layer_sum(layer, rank.model.hidden, how).bytes for layer in rank.model.layers), reverse=True)
-    fetched = 0 if w.engine.ggml else sizes[0]  # llama.cpp computes them where they are
-    return max(0, sum(sizes[:away]) - fetched)
+    return sizes[: w.offload_layers // rank.stages]
 
 
 def _held(w: Workload, cache: int, rank: Rank, tokens: int) -> int:

@@ -78,6 +78,11 @@ def state_bytes(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """Optimizer state on the card; paged states live in the host's memory."""
     if not optimizers.OPTIMIZERS[w.optimizer].on_device:
         return 0
+    return all_state_bytes(w, rank, recipe)
+
+
+def all_state_bytes(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    """Optimizer state, wherever it is."""
     return _states(rank, _adapters(w, recipe), w.optimizer, state_width(w, recipe))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from advisor.errors import RequestError
 from advisor.memory import collectives, optimizers, trained
 from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
 from advisor.memory.net import Recipe
+from advisor.memory.offload import moved
 from advisor.memory.passes import Passes, held_logits, stored_block, training_passes
 from advisor.memory.recipe import deepspeed_masters, keeps_masters, recipe_of, storing, trains_fully
 from advisor.memory.shadow import Peak
@@ -20,12 +20,9 @@ from advisor.workload import Workload
 
 Parts = dict[str, int]
 
-OFFLOADED = ("optimizer", "parameters", "activations")
-
 
 def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase of a step on this rank, in bytes."""
-    _check_offload(w)
     recipe = recipe_of(w)
     gradients = _kept_share(w, rank, trained.gradient_bytes(w, rank, recipe))
     there = _throughout(w, rank, recipe)
@@ -47,41 +44,27 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     return found
 
 
-def _check_offload(w: Workload) -> None:
-    for kind in w.offload:
-        if kind not in OFFLOADED:
-            raise RequestError(f"offload: {kind} is for inference; training can move {', '.join(OFFLOADED)}")
-    if "parameters" in w.offload and w.zero < 3:
-        raise RequestError("offload: parameters go to the host with ZeRO-3 or FSDP only; add --zero 3")
-
-
 def keeps_gradients(w: Workload) -> bool:
     """Whether gradients are there in the forward pass: those of earlier micro-steps, Megatron's buffers, and the flat partition
     that DeepSpeed's stage 3 sets up once (zero/stage3.py, grad_partitions_flat_buffer)."""
     return w.accumulation > 1 or w.engine.fp32_gradients or (deepspeed_masters(w) and w.zero == 3)
 
 
-def gradients_on_host(w: Workload) -> bool:
-    """Whether gradients leave the card as soon as they are reduced: to the optimizer that ZeRO-Offload runs on the CPU (Ren et
-    al., arXiv 2101.06840), and with FSDP's CPUOffloadPolicy, which moves them with the parameters."""
-    return "parameters" in w.offload or ("optimizer" in w.offload and w.zero >= 2 and w.sharding == "deepspeed")
-
-
 def _kept_share(w: Workload, rank: Rank, gradients: int) -> int:
-    return 0 if gradients_on_host(w) else per_rank(w, rank, gradients, zero_shares(w.zero, w.data_parallel).gradients)
+    return 0 if "gradients" in moved(w) else per_rank(w, rank, gradients, zero_shares(w.zero, w.data_parallel).gradients)
 
 
 # --- there all the time ----------------------------------------------------------------------------------------------
 
 
 def _throughout(w: Workload, rank: Rank, recipe: Recipe) -> Parts:
-    shares = zero_shares(w.zero, w.data_parallel)
+    shares, away = zero_shares(w.zero, w.data_parallel), moved(w)
     parts = {"weights": 0}
-    if "parameters" not in w.offload:
+    if "parameters" not in away:
         parts["weights"] = per_rank(w, rank, rank_sum(rank, storing(w)).bytes, shares.weights)
     if not trains_fully(w):
         parts["adapter-weights"] = trained.in_blocks(w, rank, recipe, recipe.adapter) // shares.weights
-    if "optimizer" not in w.offload:
+    if "optimizer" not in away:
         parts["optimizer-state"] = per_rank(w, rank, trained.state_bytes(w, rank, recipe), shares.states)
         if keeps_masters(w):
             parts["master-weights"] = per_rank(w, rank, 4 * trained.elements(w, rank, recipe), shares.states)
@@ -101,7 +84,7 @@ def _passes(w: Workload, rank: Rank, recipe: Recipe) -> Passes:
         checkpointed=w.checkpointing == "full",
         holds_logits=w.engine.holds_outputs,
         adding=keeps_gradients(w),
-        parked="activations" in w.offload,
+        parked="activations" in moved(w),
     )
 
 
@@ -130,7 +113,11 @@ def local_seq(w: Workload) -> int:
 
 def in_flight(w: Workload, rank: Rank, passes: Passes) -> int:
     """What other micro-batches keep on a pipeline stage: as many as there are stages after it (the 1F1B schedule)."""
-    return (min(rank.stages - rank.stage, w.accumulation) - 1) * size(passes.kept, w.batch, local_seq(w))
+    return (in_flight_count(w, rank) - 1) * size(passes.kept, w.batch, local_seq(w))
+
+
+def in_flight_count(w: Workload, rank: Rank) -> int:
+    return min(rank.stages - rank.stage, w.accumulation)
 
 
 def beside_backward(w: Workload, rank: Rank, recipe: Recipe, passes: Passes) -> int:
@@ -139,7 +126,7 @@ def beside_backward(w: Workload, rank: Rank, recipe: Recipe, passes: Passes) -> 
 
 def kept_gradients(w: Workload, recipe: Recipe, gradients: int) -> int:
     """What a rank keeps of ``gradients`` bytes that a pass has made: its share, in the type that they are reduced to."""
-    if gradients_on_host(w):
+    if "gradients" in moved(w):
         return 0
     if w.sharding == "fsdp" and w.zero > 1:
         gradients = gradients * trained.gradient_width(w, recipe) // (recipe.weight if trains_fully(w) else recipe.adapter)
@@ -185,7 +172,7 @@ def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int)
     parts = {**there, "gradients": gradients}
     if w.engine.holds_outputs and rank.has_head and w.loss == "plain":
         parts["logits-and-loss"] = size(held_logits(recipe, rank.model), w.batch, local_seq(w))
-    if "optimizer" not in w.offload:
+    if "optimizer" not in moved(w):
         parts["step-temporaries"] = step_temporaries(w, rank, recipe)
     return parts
 
