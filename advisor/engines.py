@@ -29,6 +29,7 @@ class Engine(NamedTuple):
     int4: str = "nf4"
     graphs_bytes: int = 0  # CUDA graphs
     made_on_host: bool = False  # trains what transformers' from_pretrained made in the host's memory, without a device_map
+    maps_checkpoint: bool = True  # parameters are views of the checkpoint's pages as long as their type stays
     vendors: tuple[str, ...] = ()  # whose cards it runs on; none: whatever PyTorch runs on
     stacked_experts: bool = False  # all experts of a layer are one parameter, which bitsandbytes leaves alone
     reserves_once: bool = False  # inference: one block for the whole model, which the weights are cut out of

@@ -17,12 +17,10 @@ from advisor.memory.optimizers import OPTIMIZERS
 from advisor.memory.parameters import layer_weights
 from advisor.memory.passes import training_passes
 from advisor.memory.recipe import (
-    STACKED_EXPERTS,
     deepspeed_masters,
     recipe_of,
     resident_width,
     storing,
-    version_at_least,
 )
 from advisor.memory.sharding import Rank, ranks, whole_rank, zero_shares
 from advisor.memory.training import in_flight_count, local_seq
@@ -113,11 +111,9 @@ def _loading(w: Workload) -> Part:
 
 
 def _copied(w: Workload) -> int:
-    since = STACKED_EXPERTS.get(w.engine.name)
-    mapped = since is None or version_at_least(w.engine_version, since)
-    if not mapped or resident_width(w) != BYTES[w.model.dtype]:
+    if not w.engine.maps_checkpoint or resident_width(w) != BYTES[w.model.dtype]:
         return rank_sum(whole_rank(w.model._replace(stored=None)), storing(w)).elements
-    return _experts(w.model) if since is not None else 0
+    return _experts(w.model) if w.engine.stacked_experts else 0
 
 
 def _experts(model: Model) -> int:
