@@ -86,13 +86,15 @@ class Row(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One figure against its estimate. ``error`` is relative and signed, 0 between two readings of a unit."""
+    """One figure against its estimate. ``error`` is relative and signed, 0 between two readings of a unit; ``side`` tells whether
+    a device total is above (1), inside (0) or below (-1) the 90 % interval."""
 
     row: Row
     what: str
     measured: float
     estimated: int
     error: float
+    side: int | None
 
 
 class Verdict(NamedTuple):
@@ -145,8 +147,14 @@ def work_out(rows: Iterable[Row]) -> Outcome:
         for what, figure in row.measured.items():
             low, high = readings(figure)
             answer = estimated_bytes(row, what, whole)
-            outcome.scores.append(Score(row, what, (low + high) / 2, answer, relative_error(answer, low, high)))
+            side = side_of(row, low, high, whole) if what == "device" else None
+            outcome.scores.append(Score(row, what, (low + high) / 2, answer, relative_error(answer, low, high), side))
     return outcome
+
+
+def side_of(row: Row, low: int, high: int, whole: Estimate) -> int:
+    """Where a device total lies: above the interval, in it or below."""
+    return (low > whole.high_bytes * row.sum_over) - (high < whole.low_bytes * row.sum_over)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -194,7 +202,8 @@ def by_group(scores: Sequence[Score], group: str) -> Iterator[Line]:
         grouped[GROUPS[group](score.row), score.what].append(score)
     for (name, what), members in sorted(grouped.items()):
         worst = max(members, key=lambda score: abs(score.error))
-        yield (name, what, *errors(members), worst.row.id, f"{worst.error:+.1%}")
+        inside = f"{sum(score.side == 0 for score in members) / len(members):.0%}" if what == "device" else ""
+        yield (name, what, *errors(members), inside, worst.row.id, f"{worst.error:+.1%}")
 
 
 def worst_rows(scores: Sequence[Score], many: int = 20) -> Iterator[Line]:
@@ -202,15 +211,15 @@ def worst_rows(scores: Sequence[Score], many: int = 20) -> Iterator[Line]:
         yield (score.row.id, score.what, f"{score.measured / GIB:.2f}", f"{score.estimated / GIB:.2f}", f"{score.error:+.1%}")
 
 
-def intervals(verdicts: Sequence[Verdict]) -> Iterator[Line]:
+def intervals(outcome: Outcome) -> Iterator[Line]:
     """Of the device totals: the share that the 90 % interval holds, those above and below it, and its mean width."""
+    whole = {verdict.row.id: verdict.estimate for verdict in outcome.verdicts}
     for name in ("all", *SPLIT):
-        chosen = [v for v in verdicts if "device" in v.row.measured and name in ("all", v.row.split)]
+        chosen = [score for score in outcome.scores if score.what == "device" and name in ("all", score.row.split)]
         if not chosen:
             continue
-        above = sum(readings(v.row.measured["device"])[0] > v.estimate.high_bytes * v.row.sum_over for v in chosen)
-        below = sum(readings(v.row.measured["device"])[1] < v.estimate.low_bytes * v.row.sum_over for v in chosen)
-        width = fmean((v.estimate.high_bytes - v.estimate.low_bytes) / v.estimate.device_bytes for v in chosen)
+        above, below = (sum(score.side == side for score in chosen) for side in (1, -1))
+        width = fmean((e.high_bytes - e.low_bytes) / e.device_bytes for e in (whole[score.row.id] for score in chosen))
         yield (name, len(chosen), f"{1 - (above + below) / len(chosen):.0%}", above, below, f"{width:.1%}")
 
 
@@ -242,10 +251,10 @@ def report(outcome: Outcome, groups: Sequence[str], *, verbose: bool) -> Iterato
     heads = ("class", *ERROR_HEADS, *(f"held-out {head}" for head in ERROR_HEADS))
     yield "Error by class", table(by_class(scores), heads)
     for group in groups:
-        heads = (group, "measured", *ERROR_HEADS, "worst", "error")
+        heads = (group, "measured", *ERROR_HEADS, "in interval", "worst", "error")
         yield f"Error by {group}", table(by_group(scores, group), heads)
     heads = ("rows", "figures", "inside", "above", "below", "mean width")
-    yield "The 90 % interval of device totals", table(intervals(verdicts), heads)
+    yield "The 90 % interval of device totals", table(intervals(outcome), heads)
     yield "Verdicts", table(confusion(verdicts), ("the run", "fits", "does not fit"))
     heads = ("row", "estimate, GiB", "note")
     yield "Wrongly said to fit", table(wrong_verdicts(verdicts, "oom"), heads)
