@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from advisor import catalog
+from advisor import catalog, objectives
 from advisor.engines import Engine
 from advisor.errors import RequestError
 from advisor.hardware import Gpu
@@ -29,7 +29,9 @@ def decide(job: Job) -> Workload:
     task = _task(job)
     gpu = catalog.find_gpu(_named(job.gpu))
     model = find_model(job.train if task == "train" else job.infer)
+    objective = job.objective or "lm"
     engine = _engine(job, task, model)
+    objectives.check(objective, engine)
     _check_card(engine, gpu, job)
     notes = [*model.notes]
     if job.engine and engine.name != _other(task):
@@ -38,6 +40,7 @@ def decide(job: Job) -> Workload:
     parallel = _parallel(job, task, gpu, engine, model)
     precision = _precision(job, task, gpu, model, notes)
     method, quantization = _method(job, task, engine, model, notes)
+    loss = _loss(job, engine, method, objective)
     seq = job.seq or min(2048 if task == "train" else 4096, model.max_context or 2**31)
     prompt = job.prompt or seq
     if prompt > seq:
@@ -57,6 +60,10 @@ def decide(job: Job) -> Workload:
     if model.nominal:
         notes.append(_nominal_note(model))
     refuse_unknown(job.offload or (), task, engine.name, engine.serving, job.zero or 0)
+    if objective != "lm":
+        notes.append(objectives.note(objective, method, seq))
+    if objective == "reward":
+        model = objectives.scored(model)
     attention = _attention(job, engine, gpu, model, precision)
     compute = precision.removesuffix("-mixed")
     return Workload(
@@ -83,7 +90,7 @@ def decide(job: Job) -> Workload:
         optimizer=job.optimizer or "adamw",
         checkpointing=job.checkpointing or "none",
         attention=attention,
-        loss=job.loss or _loss(engine, method),
+        loss=loss,
         zero=_at_most(job.zero or 0, 3, "zero"),
         sharding=job.sharding or engine.sharding,
         offload=job.offload or (),
@@ -100,6 +107,7 @@ def decide(job: Job) -> Workload:
         notes=tuple(notes),
         observed=job.observed,
         observed_with=job.observed_with,
+        objective=objective,
     )
 
 
@@ -122,6 +130,7 @@ def _task(job: Job) -> str:
 # What only the one task has, with what it is when nobody asks for it.
 OF_TRAINING = (
     ("method", "full"),
+    ("objective", "lm"),
     ("checkpointing", "none"),
     ("zero", 0),
     ("accumulation", 1),
@@ -137,7 +146,7 @@ def _named(gpu: str | None) -> str:
 
 
 def _engine(job: Job, task: str, model: Model) -> Engine:
-    engine = catalog.find_engine(job.engine or _usual_engine(task, model), job.engine_version)
+    engine = catalog.find_engine(job.engine or _usual_engine(task, model, job.objective), job.engine_version)
     if engine.task not in (task, "both"):
         does = "trains" if engine.task == "train" else "runs"
         raise RequestError(f"engine: {engine.name} only {does} models; for --{task} take --engine {_other(task)}")
@@ -156,8 +165,10 @@ def _check_card(engine: Engine, gpu: Gpu, job: Job) -> None:
         )
 
 
-def _usual_engine(task: str, model: Model) -> str:
-    """What runs a model when nobody says: a GGUF file is llama.cpp's."""
+def _usual_engine(task: str, model: Model, objective: str | None) -> str:
+    """What runs a model when nobody says: a GGUF file is llama.cpp's, preferences are TRL's."""
+    if objective not in (None, "lm"):
+        return "trl"
     if task == "infer" and model.stored:
         from advisor.memory.weights import is_gguf
 
@@ -308,8 +319,12 @@ def _targets(job: Job, model: Model) -> tuple[str, ...]:
     return asked
 
 
-def _loss(engine: Engine, method: str) -> str:
-    return (method == "full" and engine.loss_full) or engine.loss
+def _loss(job: Job, engine: Engine, method: str, objective: str) -> str:
+    if objective in objectives.WHOLE_LOGITS:
+        if job.loss == "chunked":
+            raise RequestError(f"loss: {objective} is computed over all logits; leave --loss away")
+        return "plain"
+    return job.loss or (method == "full" and engine.loss_full) or engine.loss
 
 
 def _offload_layers(job: Job) -> int | None:

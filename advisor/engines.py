@@ -24,6 +24,11 @@ class Engine(NamedTuple):
     adapter_precision: Literal["fp32", "bf16", "compute"] = "fp32"
     kbit_upcast: bool = False  # embeddings, head and norms of a k-bit model become fp32 (PEFT)
     sharding: Literal["deepspeed", "fsdp"] = "deepspeed"
+    objectives: tuple[str, ...] = ()  # what it trains for beside the next token, as far as that is estimated
+    reference: Literal["same", "compute"] = "same"  # type of a reference model: the trained one's, or the computation's
+    fp32_preferences: bool = False  # preferences are computed of fp32 logits, not as TRL's own trainers do
+    loads_to_device: bool = False  # on one GPU, reads a checkpoint straight onto the card (device_map)
+    remaps_parameters: bool = False  # with ZeRO, moves the parameters into a buffer of its own when all of it is there
     preallocates_kv: bool = False  # fills its share of the card with KV cache whatever the job needs
     int8: str = "int8"  # what `--quantization int8` means here
     int4: str = "nf4"
@@ -35,6 +40,7 @@ class Engine(NamedTuple):
     reserves_once: bool = False  # inference: one block for the whole model, which the weights are cut out of
     all_logits: bool = False  # generate makes the logits of the whole prompt, and a copy of them in fp32
     keeps_stored_head: bool = False  # the head that an FP8 checkpoint of a tied model has is loaded and not tied
+    ties_late: bool = False  # a tied AWQ checkpoint gets a head of its own, which is tied when it has been loaded
     capability: float = 0.0  # least compute capability of its current packages
     notes: tuple[str, ...] = ()
     source: str = ""

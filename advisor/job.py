@@ -190,6 +190,7 @@ class Job(BaseModel):
     quantization: str | None = None
     kv_precision: str | None = None
     method: str | None = None
+    objective: str | None = None
     lora_rank: int | None = None
     lora_targets: tuple[str, ...] | None = None
     lora_dropout: float | None = None

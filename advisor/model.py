@@ -298,6 +298,7 @@ class _Facts(NamedTuple):
     embedding_norm: bool = False  # BLOOM
     logit_softcap: bool = False
     logits_fp32: bool = False  # the head's logits go to fp32 at once, and nothing holds them as they were computed
+    scored: bool = False  # a head of one number a sequence in place of the language model's
     residual_dropout: float = 0.0
     extra_parameters: int = 0  # in the checkpoint, outside the language model: vision and audio towers
     extra_name: str = ""

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 # The parts of a budget, in the order they are shown.
-PARTS = ("weights", "adapter-weights", "kv-cache", "recurrent-state", "gradients", "optimizer-state", "master-weights",
+PARTS = ("weights", "adapter-weights", "reference-weights", "kv-cache", "recurrent-state", "gradients", "optimizer-state",
+         "master-weights",
          "activations", "logits-and-loss", "step-temporaries", "gathered-parameters", "communication-buffers",
          "cublas-workspace", "allocator-slack", "cuda-graphs", "cuda-context")  # fmt: skip
 

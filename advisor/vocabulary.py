@@ -14,6 +14,7 @@ QUANTIZATIONS = ("none", "int8", "int4", "fp8", "nf4", "nf4-dq", "gptq-int4", "g
                  "mxfp4", "nvfp4", *GGUF_TYPES)  # fmt: skip
 KV_PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "q8_0", "q4_0")
 METHODS = ("full", "lora", "qlora")
+OBJECTIVES = ("lm", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo", "rloo", "online-dpo", "distillation")
 OPTIMIZERS = ("adamw", "adamw-fused", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "sgd-momentum", "adafactor",
               "lion", "lion-8bit", "muon", "galore-adamw", "none")  # fmt: skip
 CHECKPOINTINGS = ("none", "selective", "full")
@@ -56,6 +57,7 @@ KEYS: tuple[Key, ...] = (
     Key("quantization", "choice", "none", "Format of the frozen weights.", QUANTIZATIONS),
     Key("kv_precision", "choice", "as computed", "Format of the KV cache.", KV_PRECISIONS),
     Key("method", "choice", "full", "What is trained.", METHODS),
+    Key("objective", "choice", "lm", "What it is trained for; a pair of sequences counts as one of the batch.", OBJECTIVES),
     Key("lora_rank", "whole", "16", "Rank of the adapters."),
     Key("lora_targets", "list", "all-linear", "Modules that get an adapter: q_proj,v_proj."),
     Key("lora_dropout", "share", "0", "Dropout before the adapters.", least=0),

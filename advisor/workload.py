@@ -6,6 +6,7 @@ from advisor.engines import Engine
 from advisor.hardware import Gpu
 from advisor.job import Job
 from advisor.model import Model
+from advisor.objectives import PAIRED
 
 
 class Workload(NamedTuple):
@@ -57,6 +58,7 @@ class Workload(NamedTuple):
     notes: tuple[str, ...] = ()
     observed: dict[str, int] | None = None
     observed_with: dict[str, Any] | None = None
+    objective: str = "lm"
 
     @property
     def data_parallel(self) -> int:
@@ -66,6 +68,11 @@ class Workload(NamedTuple):
     @property
     def global_batch(self) -> int:
         return self.batch * self.accumulation * (self.data_parallel if self.task == "train" else 1)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that go through the model at once: of a pair both, the chosen and the rejected one."""
+        return self.batch * (2 if self.objective in PAIRED else 1)
 
     @property
     def deals_out_layers(self) -> bool:

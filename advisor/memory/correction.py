@@ -13,7 +13,9 @@ from advisor.memory.runtime import Range, model_error
 from advisor.workload import Workload
 
 LEVELS = ("allocated", "reserved", "device")  # each holds the one before it
-CERTAIN = frozenset({"weights", "adapter-weights", "kv-cache", "recurrent-state", "optimizer-state", "master-weights"})
+CERTAIN = frozenset(
+    {"weights", "adapter-weights", "reference-weights", "kv-cache", "recurrent-state", "optimizer-state", "master-weights"}
+)
 OUTSIDE = "cuda-graphs"  # not in torch's allocator, so nothing that `allocated` could tell about
 ONCE = 1.0
 

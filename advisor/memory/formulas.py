@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from advisor.memory import collectives, inference, optimizers, runtime, trained, training
+from advisor.memory import collectives, inference, loading, optimizers, reference, runtime, trained, training
 from advisor.memory.extent import Extent, less
 from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import kept_tokens, largest_layer, token_elements
+from advisor.memory.loading import Moment
 from advisor.memory.passes import held_logits
+from advisor.memory.pieces import gates_and_ups
 from advisor.memory.recipe import keeps_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.state_space import recurrent_bytes
@@ -24,11 +26,36 @@ SHADOW = "the layers' code in transformers 5.23 and PyTorch's derivatives.yaml, 
 LOSS = "transformers 5.23 loss_utils.py, ForCausalLMLoss"
 HOLDING = f"{LOSS}; outputs = model(**batch) as in the published PEFT loops (Trainer's compute_loss lets go of them)"
 CHUNKED_LOSS = "Liger-Kernel 0.8 fused_linear_cross_entropy.py"
+HEADS = {
+    "log-probs": (
+        "logits in fp32, their log-softmax, its gradient",
+        "LLaMA-Factory 0.9.5 train/trainer_utils.py, get_batch_logps",
+    ),
+    "odds": ("logits, the softmax of the chosen half, their gradients", "TRL 1.16 experimental/orpo and cpo"),
+    "odds-of-one": ("logits, the softmax of the chosen one, their gradients", "TRL 1.16 experimental/orpo and cpo"),
+    "tiles": ("a tile of logits, and fp32 gradients of states and head", "TRL 1.16 kernels/chunked_logprob.py"),
+    "score": ("last norm, and a number a token", "transformers 5.23 modeling_layers.py, GenericForSequenceClassification"),
+}
+SAVED = {
+    "deepspeed": "DeepSpeed 0.19 runtime/engine.py, _zero3_consolidated_16bit_state_dict",
+    "fsdp": "accelerate 1.15 accelerator.py, get_state_dict: full_state_dict with cpu_offload",
+}
 
 
 def origin(name: str, w: Workload, rank: Rank, phase: str) -> Origin:
     """The arithmetic behind a part at the peak, and its source."""
+    if phase == "load":
+        moment = _loading(w, rank)
+        if moment.text and name in ("step-temporaries", "gathered-parameters"):
+            return Origin(f"{moment.parts[name]:,} B: {moment.text}", moment.source)
     return _ORIGINS[name](w, rank, phase)
+
+
+def _loading(w: Workload, rank: Rank) -> Moment:
+    if w.task == "infer":
+        return loading.inference(w, rank, {})
+    recipe = recipe_of(w)
+    return loading.training(w, rank, recipe, training.standing(w, rank, recipe))
 
 
 def terms(extent: Extent, batch: int, seq: int) -> str:
@@ -62,7 +89,8 @@ def _divided(w: Workload, rank: Rank, product: str, amount: int, ranks: int) -> 
 
 
 def _weights(w: Workload, rank: Rank, phase: str) -> Origin:
-    held = rank_sum(rank, storing(w))
+    width = _loading(w, rank).width if phase == "load" else resident_width(w)
+    held = rank_sum(rank, storing(w)._replace(width=width))
     away = inference.on_host(w, rank) if w.task == "infer" else 0
     if away:
         text = f"{held.bytes:,} B - {away:,} B: all weights, less the layers that the host holds"
@@ -75,11 +103,11 @@ def _weights(w: Workload, rank: Rank, phase: str) -> Origin:
         return Origin(f"{amount}: {held.elements:,} parameters as the GGUF file has them", rank.model.source)
     if w.quantization != "none":
         form = FORMATS[w.quantization]
-        rest = "" if form.everything else f"; what stays unquantized at {resident_width(w)} B"
+        rest = "" if form.everything else f"; what stays unquantized at {width} B"
         return Origin(f"{amount}: {held.elements:,} parameters{more}, {w.quantization} at {form.text}{rest}", form.source)
     if rank.model.stored:
         return Origin(f"{amount}: {held.elements:,} parameters as the checkpoint has them", rank.model.source)
-    product = _divided(w, rank, _blocks(held.elements, resident_width(w), held.bytes), held.bytes, ranks)
+    product = _divided(w, rank, _blocks(held.elements, width, held.bytes), held.bytes, ranks)
     text = f"{product}: parameters{more}, in the allocator's blocks"
     return Origin(text, "the model's shape; PyTorch CUDACachingAllocator.cpp")
 
@@ -93,6 +121,13 @@ def _adapters(w: Workload, rank: Rank, phase: str) -> Origin:
     product = f"({product}) ÷ {ranks}" if ranks > 1 else product
     text = f"{product}: rank {w.lora_rank} on {names} modules a layer"
     return Origin(text, "LoRA, arXiv 2106.09685; PEFT 0.21 makes adapters fp32 by default")
+
+
+def _reference(w: Workload, rank: Rank, phase: str) -> Origin:
+    width, held = reference.width(w), reference.weights(w, rank)
+    elements = rank_sum(rank, storing(w)).elements
+    product = _divided(w, rank, _blocks(elements, width, held), held, zero_shares(w.zero, w.data_parallel).weights)
+    return Origin(f"{product}: the model as it was at first", "TRL 1.16 trainer/dpo_trainer.py, ref_model")
 
 
 def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
@@ -127,6 +162,8 @@ def _gradients(w: Workload, rank: Rank, phase: str) -> Origin:
     source = "autograd: a gradient has the type of its parameter"
     if phase == "step":
         return Origin(f"{whole}: one for each trained parameter", source)
+    if phase in ("load", "save"):
+        return Origin(f"{whole}: buffers that are there all the time", source)
     made = training.peak_of(w, rank, phase)[0].gradients[0]
     here = training.kept_gradients(w, recipe, made)
     if training.keeps_gradients(w):
@@ -158,7 +195,9 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
         extent = less(less(peak.live, peak.gradients), peak.loss)
         more = f" + {beside:,} B" if beside else ""
         kept = "their inputs" if w.checkpointing == "full" else "what their derivatives need"
-        text = f"{terms(extent, w.batch, training.local_seq(w))}{more}: {layers} layers keep {kept}, and one is at work"
+        if phase == "eval":
+            return Origin(f"{terms(extent, w.sequences, training.local_seq(w))}: one layer at work, nothing is kept", SHADOW)
+        text = f"{terms(extent, w.sequences, training.local_seq(w))}{more}: {layers} layers keep {kept}, and one is at work"
         return Origin(text, SHADOW)
     if w.engine.ggml:
         return Origin(inference.compute_buffer_text(w, rank), "llama.cpp: the graph's buffer for one micro-batch (-ub 512)")
@@ -179,9 +218,13 @@ def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
         return Origin(*inference.logits_text(w, rank, phase))
     seq = training.local_seq(w)
     if phase == "step":
-        held = terms(held_logits(recipe_of(w), rank.model), w.batch, seq)
+        held = terms(held_logits(recipe_of(w), rank.model), w.sequences, seq)
         return Origin(f"{held}: logits that the loop still holds", HOLDING)
-    product = terms(training.peak_of(w, rank, phase)[0].loss, w.batch, seq)
+    product = terms(training.peak_of(w, rank, phase)[0].loss, w.sequences, seq)
+    head = reference.head(w, rank, recipe_of(w))
+    if head:
+        words, source = HEADS[head.kind]
+        return Origin(f"{product}: {words}", source)
     if w.loss == "chunked":
         return Origin(f"{product}: last norm, a chunk of logits, gradients of head and states", CHUNKED_LOSS)
     words = f"last norm, and {rank.model.vocab:,} logits a token: as computed, in fp32, their softmax, their gradient"
@@ -195,6 +238,10 @@ def _temporaries(w: Workload, rank: Rank, phase: str) -> Origin:
         text = f"{largest_matrix(rank.model):,} × {BYTES['fp16']} B: the largest matrix, unpacked"
         return Origin(text, "AutoGPTQ's exllama kernel")
     recipe = recipe_of(w)
+    if phase == "save":
+        gates = gates_and_ups(rank, recipe.weight)
+        text = f"{gates:,} B: gate and up of every expert, apart from each other as the file has them"
+        return Origin(text, "transformers 5.23 modeling_utils.py, save_pretrained; core_model_loading.py, Chunk")
     amount = training.step_temporaries(w, rank, recipe)
     if keeps_masters(w):
         return Origin(f"{amount:,} B: fp32 gradients of what is stepped at once", "DeepSpeed 0.19, sub_group_size 1e9")
@@ -209,6 +256,8 @@ def _temporaries(w: Workload, rank: Rank, phase: str) -> Origin:
 
 def _gathered(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
+    if phase == "save":
+        return Origin(f"{loading.whole_piece(w, rank):,} B: the largest piece, whole on its way to the host", SAVED[w.sharding])
     if w.sharding == "deepspeed":
         live = collectives.gathered(w, rank, recipe) // recipe.weight
         text = f"{live:,} × {recipe.weight} B: parameters gathered at once"
@@ -238,6 +287,7 @@ def _graphs(w: Workload, rank: Rank, phase: str) -> Origin:
 _ORIGINS: dict[str, Callable[[Workload, Rank, str], Origin]] = {
     "weights": _weights,
     "adapter-weights": _adapters,
+    "reference-weights": _reference,
     "kv-cache": _kv,
     "recurrent-state": _recurrent,
     "gradients": _gradients,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.memory import loading
 from advisor.memory.extent import Extent, less, size
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.kv_cache import cache_bytes, largest_layer, layer_bytes, token_elements
@@ -28,15 +29,16 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     there = {"weights": rank_sum(rank, storing(w)).bytes - on_host(w, rank)}
     if w.quantization != "none" and FORMATS[w.quantization].buffer and not w.engine.serving:
         there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
+    loads = loading.inference(w, rank, there).parts
     remembered = {"recurrent-state": w.batch * recurrent_bytes(rank.model, compute_width(w))}
     if w.engine.ggml:
         served = {**there, **remembered, **_llama_cpp(w, rank)}
-        return {"load": there, "prefill": served, "decode": served}
+        return {"load": loads, "prefill": served, "decode": served}
     if w.engine.serving:
         served = {**there, **remembered, **_serving(w, rank)}
-        return {"load": there, "prefill": served, "decode": {**served, "activations": 0}}
+        return {"load": loads, "prefill": served, "decode": {**served, "activations": 0}}
     held = {**there, **remembered}
-    return {"load": there, "prefill": {**held, **_prefill(w, rank)}, "decode": {**held, **_decode(w, rank)}}
+    return {"load": loads, "prefill": {**held, **_prefill(w, rank)}, "decode": {**held, **_decode(w, rank)}}
 
 
 def on_host(w: Workload, rank: Rank) -> int:

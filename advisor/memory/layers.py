@@ -70,11 +70,8 @@ def _parallel(layer: Layer, x: Tensor, mix: Branch, feed: Branch, norm: Branch) 
     return ops.plus(ops.plus(fed, mixed), x)
 
 
-def head_forward(net: Net, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The last norm, the logits and the cross-entropy over them: (loss, logits).
-
-    transformers' ForCausalLMLoss: the logits in fp32, a log-softmax of them, the mean.
-    """
+def logits_of(net: Net, model: Model, x: Tensor) -> Tensor:
+    """The last norm and the head."""
     hidden = net.norm(model.norm, x) if model.final_norm else x
     del x
     logits = net.linear("lm_head", hidden, model.vocab, quantized=False)
@@ -84,7 +81,15 @@ def head_forward(net: Net, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
         bent = ops.scaled(logits)
         bent = op([bent], bent.elements, bent.width, saves_output=True)
         logits = ops.scaled(bent)
-        del bent
+    return logits
+
+
+def head_forward(net: Net, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits and the cross-entropy over them: (loss, logits).
+
+    transformers' ForCausalLMLoss: the logits in fp32, a log-softmax of them, the mean.
+    """
+    logits = logits_of(net, model, x)
     wide = ops.to(logits, FP32)
     log_probabilities = op([wide], wide.elements, FP32, saves_output=True)
     return op([log_probabilities], (1, 0, 0, 0, 0, 0), FP32, [log_probabilities]), logits

@@ -62,6 +62,8 @@ def outer_weights(model: Model) -> tuple[Weight, ...]:
         weights += _norm("embedding_norm", model.hidden, model.norm)
     if model.final_norm:
         weights += _norm("norm", model.hidden, model.norm)
+    if model.scored:
+        return (*weights, Weight("score", 1, model.hidden, "head"))
     if not model.tied:
         weights.append(Weight("lm_head", model.vocab, width, "head"))
     if model.head_bias:

@@ -28,6 +28,14 @@ class Block(NamedTuple):
     gradients: Extent  # of its parameters, left when its backward pass is done
 
 
+class Ending(NamedTuple):
+    """What follows the layers instead of the next token's loss, and the peaks of a reference model that runs after the forward
+    pass, on all that it has kept."""
+
+    block: Block
+    reference: tuple[Peak, ...] = ()
+
+
 class Passes(NamedTuple):
     """The peaks of a model's two passes, above the weights and whatever else is there throughout."""
 
@@ -65,7 +73,7 @@ def _turn(tape: Tape) -> tuple[Extent, Extent]:
 @lru_cache(maxsize=4096)
 def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, adding: bool) -> Block:
     """A checkpointed layer: it keeps its input, and runs forward again when the backward pass comes to it."""
-    forward, casts = _unrecorded(recipe, layer, hidden, dropout)
+    forward, casts = unrecorded(recipe, layer, hidden, dropout)
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
     x = tape.tensor(per_token(hidden), recipe.stream, needs_grad=True)
@@ -84,7 +92,7 @@ def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, 
     return Block(add(kept, casts), kept, forward, backward, tape.gradients)
 
 
-def _unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float) -> tuple[tuple[Peak, ...], Extent]:
+def unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float) -> tuple[tuple[Peak, ...], Extent]:
     """A forward pass that keeps nothing but its input: the peaks, and autocast's copies of the weights."""
     tape = Tape(grad=False, autocast=recipe.autocast)
     net = Net(tape, recipe)
@@ -124,7 +132,7 @@ def loss_block(recipe: Recipe, model: Model, holds_logits: bool, adding: bool) -
     run_backward(tape, node)
     backward = tape.take_peaks()
     del held
-    return Block(kept_forward, kept, _as_loss(forward), _as_loss(backward), tape.gradients)
+    return Block(kept_forward, kept, as_loss(forward), as_loss(backward), tape.gradients)
 
 
 @lru_cache(maxsize=1024)
@@ -155,10 +163,10 @@ def chunked_loss_block(recipe: Recipe, model: Model, adding: bool) -> Block:
     else:
         del made[0]
     run_backward(tape, node)
-    return Block(kept, kept, _as_loss(forward), _as_loss(tape.take_peaks()), tape.gradients)
+    return Block(kept, kept, as_loss(forward), as_loss(tape.take_peaks()), tape.gradients)
 
 
-def _as_loss(peaks: Iterable[Peak]) -> tuple[Peak, ...]:
+def as_loss(peaks: Iterable[Peak]) -> tuple[Peak, ...]:
     return tuple(peak._replace(loss=less(peak.live, peak.gradients)) for peak in peaks)
 
 
@@ -195,7 +203,14 @@ def rotary_tables(recipe: Recipe, model: Model) -> Extent:
 
 @lru_cache(maxsize=1024)
 def training_passes(
-    recipe: Recipe, rank: Rank, *, checkpointed: bool, holds_logits: bool, adding: bool, parked: bool = False
+    recipe: Recipe,
+    rank: Rank,
+    *,
+    checkpointed: bool,
+    holds_logits: bool,
+    adding: bool,
+    parked: bool = False,
+    ending: Ending | None = None,
 ) -> Passes:
     """The forward and backward pass of one micro-batch, after the first step (optimizer state is counted elsewhere).
 
@@ -207,50 +222,54 @@ def training_passes(
         shared = add(shared, max((block.kept for block in blocks), key=lambda kept: kept[1:3]))
         blocks = [block._replace(kept=NOTHING, kept_forward=NOTHING) for block in blocks]
     end = Block(NOTHING, NOTHING, (), (), NOTHING)
-    if rank.has_head and recipe.fused_loss:
+    if rank.has_head and ending:
+        end = ending.block
+    elif rank.has_head and recipe.fused_loss:
         end = chunked_loss_block(recipe, rank.model, adding)
     elif rank.has_head:
         end = loss_block(recipe, rank.model, holds_logits, adding)
 
     held = held_logits(recipe, rank.model) if holds_logits and rank.has_head and not recipe.fused_loss else NOTHING
-    ends = _ends(rank.model)
+    at = ends(rank.model)
     forward: list[Peak] = []
     level = shared
     for depth, block in enumerate(blocks):
-        if depth in ends:
-            forward += _above(level, block.forward)
+        if depth in at:
+            forward += above(level, block.forward)
         level = add(level, block.kept_forward)
-    forward += _above(level, end.forward)
+    forward += above(level, end.forward)
 
     kept = total([shared, *(block.kept for block in blocks)])
+    if ending:
+        forward += above(add(kept, end.kept_forward), ending.reference)
     gradients = end.gradients
     tied = rank.model.tied and rank.embeds and rank.has_head
     if adding and tied and recipe.trainable:  # the head's gradient waits for the embedding's
         width = rank.model.embedding_width or rank.model.hidden
         gradients = (rank.model.vocab * width * recipe.weight, 0, 0, 0, 0, 0)
-    at_loss = _above(kept, end.backward)
+    at_loss = above(kept, end.backward)
     backward: list[Peak] = []
     level = kept
     for depth, block in reversed(list(enumerate(blocks))):
         level = less(level, block.kept)
-        if depth in ends:
-            backward += _above(level, block.backward, gradients)
+        if depth in at:
+            backward += above(level, block.backward, gradients)
         gradients = add(gradients, block.gradients)
     if rank.embeds:
-        backward += _above(shared, [embedding_peak(recipe, rank.model, tied=tied)], gradients)
+        backward += above(shared, [embedding_peak(recipe, rank.model, tied=tied)], gradients)
     # The outputs of a step go when the next one's come, and so are there in its forward pass too.
     return Passes(
-        envelope(_beside_logits(forward, held)),
-        envelope([*at_loss, *_beside_logits(backward, held)]),
+        envelope(beside_logits(forward, held)),
+        envelope([*at_loss, *beside_logits(backward, held)]),
         add(kept, end.kept),
     )
 
 
-def _beside_logits(peaks: Iterable[Peak], held: Extent) -> list[Peak]:
+def beside_logits(peaks: Iterable[Peak], held: Extent) -> list[Peak]:
     return [peak._replace(live=add(peak.live, held), loss=add(peak.loss, held)) for peak in peaks]
 
 
-def _ends(model: Model) -> set[int]:
+def ends(model: Model) -> set[int]:
     """The first and the last layer of each kind. Between them what is kept falls as evenly as the gradients rise (or the other
     way round), so that no layer between them stands higher than both."""
     first = {layer: depth for depth, layer in reversed(list(enumerate(model.layers)))}
@@ -269,7 +288,7 @@ def _blocks(recipe: Recipe, model: Model, checkpointed: bool, adding: bool) -> l
     ]
 
 
-def _above(level: Extent, peaks: Iterable[Peak], gradients: Extent = NOTHING) -> list[Peak]:
+def above(level: Extent, peaks: Iterable[Peak], gradients: Extent = NOTHING) -> list[Peak]:
     return [Peak(add(add(level, gradients), peak.live), add(gradients, peak.gradients), peak.loss) for peak in peaks]
 
 
@@ -278,10 +297,10 @@ def prefill_peaks(recipe: Recipe, rank: Rank) -> tuple[Peak, ...]:
     """A prefill's peaks above the weights; what is live throughout is the input's embedding and the rotary tables."""
     level = add(rotary_tables(recipe, rank.model), times(per_token(rank.model.hidden), recipe.stream))
     peaks: list[Peak] = []
-    ends = _ends(rank.model)
+    at = ends(rank.model)
     for depth, layer in enumerate(rank.model.layers):
         block = cached_block(recipe, layer, rank.model.hidden)
-        if depth in ends:
-            peaks += _above(level, block.forward)
+        if depth in at:
+            peaks += above(level, block.forward)
         level = add(level, block.kept)
-    return envelope([*peaks, *_above(level, [Peak(times(per_token(rank.model.hidden), 2 * recipe.stream))])])
+    return envelope([*peaks, *above(level, [Peak(times(per_token(rank.model.hidden), 2 * recipe.stream))])])

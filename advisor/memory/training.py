@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from advisor.memory import collectives, optimizers, trained
+from advisor.memory import collectives, loading, optimizers, reference, saving, trained
 from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
 from advisor.memory.net import Recipe
 from advisor.memory.offload import moved
-from advisor.memory.passes import Passes, held_logits, stored_block, training_passes
+from advisor.memory.passes import Passes, beside_logits, held_logits, stored_block, training_passes
 from advisor.memory.recipe import deepspeed_masters, keeps_masters, recipe_of, storing, trains_fully
 from advisor.memory.shadow import Peak
 from advisor.memory.sharding import Rank, zero_shares
@@ -25,9 +25,8 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase of a step on this rank, in bytes."""
     recipe = recipe_of(w)
     gradients = _kept_share(w, rank, trained.gradient_bytes(w, rank, recipe))
-    there = _throughout(w, rank, recipe)
-    if keeps_gradients(w):
-        there["gradients"] = gradients
+    always = standing(w, rank, recipe)
+    there = {**always, "gradients": gradients} if keeps_gradients(w) else dict(always)
     passes = _passes(w, rank, recipe)
     around = {"gathered-parameters": collectives.gathered(w, rank, recipe)}
     if w.sharding == "deepspeed":
@@ -35,19 +34,26 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     backward = {**there, **around}
     backward["communication-buffers"] = there["communication-buffers"] + collectives.unreduced(w, rank, recipe)
     found = {
-        "load": {"weights": there["weights"]},
+        "load": loading.training(w, rank, recipe, always).parts,
         "forward": _pass_parts(w, rank, recipe, {**there, **around}, passes.forward, in_flight(w, rank, passes)),
         "backward": _pass_parts(w, rank, recipe, backward, passes.backward, beside_backward(w, rank, recipe, passes)),
     }
     if w.optimizer != "none":
         found["step"] = _step(w, rank, recipe, there, gradients)
+    found["eval"] = _pass_parts(w, rank, recipe, {**always, **around}, evaluation(w, rank, recipe), 0)
+    found["save"] = {**always, **saving.beside(w, rank, recipe)}
     return found
 
 
 def keeps_gradients(w: Workload) -> bool:
-    """Whether gradients are there in the forward pass: those of earlier micro-steps, Megatron's buffers, and the flat partition
-    that DeepSpeed's stage 3 sets up once (zero/stage3.py, grad_partitions_flat_buffer)."""
-    return w.accumulation > 1 or w.engine.fp32_gradients or (deepspeed_masters(w) and w.zero == 3)
+    """Whether gradients are there in the forward pass: those of earlier micro-steps, or buffers that stand."""
+    return w.accumulation > 1 or stands(w)
+
+
+def stands(w: Workload) -> bool:
+    """Whether gradients have buffers that are there between steps too: Megatron's, and the flat partition that DeepSpeed's stage 3
+    sets up once (zero/stage3.py, grad_partitions_flat_buffer)."""
+    return w.engine.fp32_gradients or (deepspeed_masters(w) and w.zero == 3)
 
 
 def _kept_share(w: Workload, rank: Rank, gradients: int) -> int:
@@ -57,6 +63,14 @@ def _kept_share(w: Workload, rank: Rank, gradients: int) -> int:
 # --- there all the time ----------------------------------------------------------------------------------------------
 
 
+def standing(w: Workload, rank: Rank, recipe: Recipe) -> Parts:
+    """What is there between steps as well."""
+    parts = _throughout(w, rank, recipe)
+    if stands(w):
+        parts["gradients"] = _kept_share(w, rank, trained.gradient_bytes(w, rank, recipe))
+    return parts
+
+
 def _throughout(w: Workload, rank: Rank, recipe: Recipe) -> Parts:
     shares, away = zero_shares(w.zero, w.data_parallel), moved(w)
     parts = {"weights": 0}
@@ -64,6 +78,8 @@ def _throughout(w: Workload, rank: Rank, recipe: Recipe) -> Parts:
         parts["weights"] = per_rank(w, rank, rank_sum(rank, storing(w)).bytes, shares.weights)
     if not trains_fully(w):
         parts["adapter-weights"] = trained.in_blocks(w, rank, recipe, recipe.adapter) // shares.weights
+    if reference.is_held(w):
+        parts["reference-weights"] = per_rank(w, rank, reference.weights(w, rank), shares.weights)
     if "optimizer" not in away:
         parts["optimizer-state"] = per_rank(w, rank, trained.state_bytes(w, rank, recipe), shares.states)
         if keeps_masters(w):
@@ -82,9 +98,10 @@ def _passes(w: Workload, rank: Rank, recipe: Recipe) -> Passes:
         recipe,
         rank,
         checkpointed=w.checkpointing == "full",
-        holds_logits=w.engine.holds_outputs,
+        holds_logits=holds_logits(w),
         adding=keeps_gradients(w),
         parked="activations" in moved(w),
+        ending=reference.ending(w, rank, recipe, keeps_gradients(w)),
     )
 
 
@@ -101,7 +118,7 @@ def _recomputed_scores(w: Workload, rank: Rank, recipe: Recipe) -> int:
 
     def kept(how: Recipe, layer: Layer) -> int:
         block = stored_block(how, layer, rank.model.hidden, rank.model.residual_dropout, False, False)
-        return size(block.kept, w.batch, local_seq(w))
+        return size(block.kept, w.sequences, local_seq(w))
 
     return max(0, *(kept(recipe, layer) - kept(fused, layer) for layer, _ in rank.model.kinds))
 
@@ -111,9 +128,20 @@ def local_seq(w: Workload) -> int:
     return -(-w.seq // w.cp)
 
 
+def evaluation(w: Workload, rank: Rank, recipe: Recipe) -> Iterable[Peak]:
+    """The peaks of an evaluation's pass. A loop that holds its outputs has those of the last step meanwhile."""
+    peaks = reference.evaluation(w, rank, recipe)
+    return beside_logits(peaks, held_logits(recipe, rank.model)) if holds_logits(w) and rank.has_head else peaks
+
+
 def in_flight(w: Workload, rank: Rank, passes: Passes) -> int:
     """What other micro-batches keep on a pipeline stage: as many as there are stages after it (the 1F1B schedule)."""
-    return (in_flight_count(w, rank) - 1) * size(passes.kept, w.batch, local_seq(w))
+    return (in_flight_count(w, rank) - 1) * size(passes.kept, w.sequences, local_seq(w))
+
+
+def holds_logits(w: Workload) -> bool:
+    """Whether the loop still has the logits of the step before."""
+    return w.engine.holds_outputs and w.objective == "lm" and w.loss == "plain"
 
 
 def in_flight_count(w: Workload, rank: Rank) -> int:
@@ -137,11 +165,11 @@ def _pass_parts(w: Workload, rank: Rank, recipe: Recipe, there: Parts, peaks: It
     """The highest of the peaks, split into gradients, the loss and the rest."""
     seq = local_seq(w)
     peak = highest(w, recipe, peaks)
-    gradients, loss = size(peak.gradients, w.batch, seq), size(peak.loss, w.batch, seq)
+    gradients, loss = size(peak.gradients, w.sequences, seq), size(peak.loss, w.sequences, seq)
     return {
         **there,
         "gradients": there.get("gradients", 0) + kept_gradients(w, recipe, gradients),
-        "activations": size(peak.live, w.batch, seq) - gradients - loss + beside,
+        "activations": size(peak.live, w.sequences, seq) - gradients - loss + beside,
         "logits-and-loss": loss,
     }
 
@@ -150,8 +178,8 @@ def highest(w: Workload, recipe: Recipe, peaks: Iterable[Peak]) -> Peak:
     """The highest peak for this shape, when a rank keeps its share of the gradients only."""
 
     def height(peak: Peak) -> int:
-        gradients = size(peak.gradients, w.batch, local_seq(w))
-        return size(peak.live, w.batch, local_seq(w)) - gradients + kept_gradients(w, recipe, gradients)
+        gradients = size(peak.gradients, w.sequences, local_seq(w))
+        return size(peak.live, w.sequences, local_seq(w)) - gradients + kept_gradients(w, recipe, gradients)
 
     return max(peaks, key=height)
 
@@ -162,6 +190,8 @@ def peak_of(w: Workload, rank: Rank, phase: str) -> tuple[Peak, int]:
     passes = _passes(w, rank, recipe)
     if phase == "forward":
         return highest(w, recipe, passes.forward), in_flight(w, rank, passes)
+    if phase == "eval":
+        return highest(w, recipe, evaluation(w, rank, recipe)), 0
     return highest(w, recipe, passes.backward), beside_backward(w, rank, recipe, passes)
 
 
@@ -170,8 +200,8 @@ def peak_of(w: Workload, rank: Rank, phase: str) -> tuple[Peak, int]:
 
 def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int) -> Parts:
     parts = {**there, "gradients": gradients}
-    if w.engine.holds_outputs and rank.has_head and w.loss == "plain":
-        parts["logits-and-loss"] = size(held_logits(recipe, rank.model), w.batch, local_seq(w))
+    if holds_logits(w) and rank.has_head:
+        parts["logits-and-loss"] = size(held_logits(recipe, rank.model), w.sequences, local_seq(w))
     if "optimizer" not in moved(w):
         parts["step-temporaries"] = step_temporaries(w, rank, recipe)
     return parts

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from advisor.results import Part
 
 LETTERS = {
-    "weights": "W", "adapter-weights": "w", "kv-cache": "K", "recurrent-state": "R", "gradients": "G", "optimizer-state": "O",
+    "weights": "W", "adapter-weights": "w", "reference-weights": "r", "kv-cache": "K", "recurrent-state": "R", "gradients": "G", "optimizer-state": "O",
     "master-weights": "M", "activations": "A", "logits-and-loss": "L", "step-temporaries": "T", "gathered-parameters": "P",
     "communication-buffers": "B", "cublas-workspace": "U", "allocator-slack": "S", "cuda-graphs": "g", "cuda-context": "C",
     "model": "W", "input-data": "I", "system-overhead": "S", "safety-margin": "m",
