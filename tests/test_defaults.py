@@ -132,6 +132,8 @@ def test_a_model_published_in_fp8_is_served_in_fp8() -> None:
         ({"train": None, "infer": "7b", "engine": "llama.cpp", "quantization": "awq-int4"}, "such as q4_k_m"),
         ({"gpu": "m4-max-128", "train": None, "infer": "7b", "engine": "vllm"}, "does not run on"),
         ({"gpu": "v100-16", "train": None, "infer": "7b", "engine": "vllm"}, "compute capability 7.5"),
+        ({"offload": "parameters", "zero": 2, "gpus": 2}, "add --zero 3"),
+        ({"offload": "kv"}, "kv is for inference"),
         ({"offload_layers": 4}, "--offload layers"),
         ({"gpus": 8, "ep": 2}, "no experts"),
         ({"train": "mixtral-8x7b", "gpus": 4, "ep": 8}, "does not divide the 4 GPUs"),

@@ -29,6 +29,9 @@ WORKED_OUT: dict[str, tuple[type, str]] = {
     "data_parallel": (int, "GPUs that see different sequences"),
     "sharers": (int, "GPUs that share one copy of the model"),
     "weight_bits": (int, "bits of one weight"),
+    "offloads": (str, "what is moved to the host's memory, with commas between"),
+    "host_bytes": (int, "what a machine's own memory holds of the job; 0 where it is not worked out"),
+    "host_short": (bool, "a machine's own memory is limited, and holds less than that"),
 }
 FACTS: dict[str, type] = {**KEYS, **{name: kind for name, (kind, _) in WORKED_OUT.items()}}
 
@@ -38,7 +41,7 @@ NAMELESS = "MODEL"
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
-def facts(w: Workload, fits: bool, past: int) -> dict[str, Value]:
+def facts(w: Workload, fits: bool, past: int, host_bytes: int = 0) -> dict[str, Value]:
     """The situation in which the next rule is chosen."""
     return {
         **{name: getattr(w, name) for name in KEYS},
@@ -50,6 +53,9 @@ def facts(w: Workload, fits: bool, past: int) -> dict[str, Value]:
         "data_parallel": w.data_parallel,
         "sharers": w.sharers,
         "weight_bits": weight_bits(w),
+        "offloads": ",".join(w.offload),
+        "host_bytes": host_bytes,
+        "host_short": w.host_ram is not None and host_bytes > w.host_ram,
     }
 
 

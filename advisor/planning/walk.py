@@ -77,7 +77,6 @@ def _told(of: str, initial: State, last: State) -> list[str]:
 
 
 def _walk(initial: State, tools: Tools) -> tuple[list[Step], list[Skip], State]:
-    from advisor.planning.facts import facts
     from advisor.planning.rulebook import EXHAUSTED, FITS
 
     book = _book(initial.workload)
@@ -98,13 +97,20 @@ def _walk(initial: State, tools: Tools) -> tuple[list[Step], list[Skip], State]:
         outcome = _fire(rule, state, tools)
         if isinstance(outcome, Skip):
             skipped.append(outcome)
-            return facts(state.workload, state.estimate.fits, past=place)
+            return _situation(state, past=place)
         step, state = outcome
         steps.append(step)
-        return facts(state.workload, state.estimate.fits, past=place - 1)
+        return _situation(state, past=place - 1)
 
-    (tools.engine or _engine(_question(initial.workload))).run(facts(state.workload, state.estimate.fits, past=0), apply)
+    (tools.engine or _engine(_question(initial.workload))).run(_situation(state, past=0), apply)
     return steps, skipped, state
+
+
+def _situation(state: State, past: int) -> Facts:
+    from advisor.planning.facts import facts
+
+    w, estimate = state
+    return facts(w, estimate.fits, past, host_bytes=estimate.host.bytes if estimate.host else 0)
 
 
 @cache
@@ -175,10 +181,16 @@ def _step(rule: Rule, changes: dict[str, Any], old: State, new: State, refusals:
         change={key: (getattr(old.workload, key), value) for key, value in changes.items()},
         before_bytes=old.estimate.device_bytes,
         after_bytes=new.estimate.device_bytes,
-        cost=Cost(time.low**doublings, time.high**doublings, time.source, rule.cost.quality, gpus),
+        cost=Cost(time.low**doublings, time.high**doublings, time.source, rule.cost.quality, gpus, _more_host(old, new)),
         why=" ".join([rule.why, _effect(old, new), *_side_effects(old, new), *(f"Not sooner: {why}." for why in refusals)]),
         how=how(rule, changes, new.workload),
     )
+
+
+def _more_host(old: State, new: State) -> int:
+    """Bytes of a machine's own memory that a step takes more of."""
+    before, after = (state.estimate.host.bytes if state.estimate.host else 0 for state in (old, new))
+    return max(0, after - before) if old.estimate.host or new.workload.offload else 0
 
 
 def _effect(old: State, new: State) -> str:
@@ -231,8 +243,19 @@ def _replay(initial: State, steps: list[Step], tools: Tools) -> State | None:
 
 def _missing(initial: State, last: State, tools: Tools) -> dict[str, Any]:
     """How far the end of the walk is from fitting, and what more would have helped."""
-    over = last.estimate.high_bytes - budget(last.workload)[1]
-    return {"bytes": over, "gpus": _enough_gpus(last, tools), "keep": _key_to_release(initial, tools)}
+    over = max(0, last.estimate.high_bytes - budget(last.workload)[1])
+    return {
+        "bytes": over,
+        "host_bytes": _over_host(last),
+        "gpus": _enough_gpus(last, tools),
+        "keep": _key_to_release(initial, tools),
+    }
+
+
+def _over_host(state: State) -> int:
+    """What the machine's own memory lacks, where it is limited."""
+    host, limit = state.estimate.host, state.workload.host_ram
+    return max(0, host.bytes - limit) if host is not None and limit is not None else 0
 
 
 def _enough_gpus(last: State, tools: Tools) -> int | None:

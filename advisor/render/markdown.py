@@ -22,6 +22,7 @@ def render(plan: Plan, *, explain: bool = False, width: int = 80, colour: bool =
         _table("Memory", *words.parts(plan), right=range(1, 5)),
         _table("", phases, phase_rows, right=range(1, len(phases))),
         escape(words.interval(plan)),
+        _table(words.host_title(plan), *words.host(plan), right=range(1, 3)),
         _table(f"Steps ({words.unit(plan).name} on each GPU)", step_headers, step_rows, right=(2, 3, 4)),
         steps.side_effects(plan),
         _table("Skipped", ["rule", "reason"], [(f"{skip.rule} {skip.name}", skip.reason) for skip in plan.skipped]),
@@ -66,9 +67,9 @@ def _instructions(plan: Plan) -> str:
 
 def _explanations(plan: Plan) -> list[str]:
     rows = [
-        (part["name"], name, f"{part['bytes']:,}", part["formula"], part["source"])
+        (part["name"], of, f"{part['bytes']:,}", part["formula"], part["source"])
         for name, estimate in words.budgets(plan).items()
-        for part in estimate.to_dict()["parts"]
+        for part, of in words.every_part(name, estimate)
     ]
     told_steps = []
     for step in plan.steps:

@@ -87,7 +87,9 @@ def missing(plan: Plan) -> list[str]:
     if not plan.missing:
         return []
     u = unit(plan)
-    lines = [f"After every step {u.amount(plan.missing['bytes'])} are still missing on each GPU."]
+    short = (("bytes", "on each GPU"), ("host_bytes", "in a machine's own memory"))
+    lines = [f"After every step {u.amount(size)} are still missing {where}." for key, where in short
+             if (size := plan.missing.get(key))]  # fmt: skip
     if enough := plan.missing.get("gpus"):
         allowed = enough > plan.job["max_gpus"] and "gpus" not in plan.job["keep"]
         lines.append(f"It would fit on {enough} GPUs" + (f": --max-gpus {enough} allows that." if allowed else "."))

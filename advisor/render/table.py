@@ -24,6 +24,7 @@ def render(plan: Plan, *, explain: bool = False, width: int = 80, colour: bool =
         "\n".join(paint(line, VERDICT_COLOURS[plan.verdict]) for line in wrap(words.verdict(plan), width)),
         _section("Assumed", _assumed(plan, width), paint),
         _section(f"Memory of {'each' if words.gpus(plan) > 1 else 'the'} GPU", _memory(plan, width, paint), paint),
+        _section(words.host_title(plan), _host(plan), paint),
         _section(f"Steps ({words.unit(plan).name} on each GPU)", _steps(plan, width), paint),
         _section("Skipped", _skipped(plan, width), paint),
         _section("What is missing", "\n".join(_bullets(steps.missing(plan), width)), paint),
@@ -99,6 +100,11 @@ def _parts(plan: Plan, colours: dict[str, str], paint: Paint) -> str:
     return indent(grid(["", *headers], lettered, right=range(2, len(headers) + 1)), "  ")
 
 
+def _host(plan: Plan) -> str:
+    headers, rows = words.host(plan)
+    return indent(grid(headers, rows, right=range(1, len(headers))), "  ") if rows else ""
+
+
 def _peaks(plan: Plan, width: int) -> str:
     """What the one figure stands for: the phases beside each other, and the interval."""
     headers, rows = words.phases(plan)
@@ -158,8 +164,8 @@ def _instructions(plan: Plan, width: int) -> str:
 def _explained_parts(plan: Plan, width: int) -> str:
     blocks = []
     for name, estimate in words.budgets(plan).items():
-        for part in (part.to_dict() for part in estimate.parts):
-            blocks.append(f"  {part['name']}, {name}: {part['bytes']:,} bytes")
+        for part, of in words.every_part(name, estimate):
+            blocks.append(f"  {part['name']}, {of}: {part['bytes']:,} bytes")
             blocks += _paragraph(f"= {part['formula']}" if part["formula"] else "", width)
             blocks += _paragraph(f"Source: {part['source']}" if part["source"] else "", width)
     return "\n".join(blocks)

@@ -39,20 +39,64 @@ def verdict(plan: Plan) -> str:
     u = unit(plan)
     asked = _need(plan.initial, plan, u)
     if plan.verdict == "fits":
-        return f"Fits: {asked} of {u.amount(plan.usable_bytes)} on {_cards(plan)}."
+        return f"Fits: {asked} of {u.amount(plan.usable_bytes)} on {_cards(plan)}{_beside_host(plan.initial, plan)}."
     has = f"{_cards(plan)} has {u.figure(plan.usable_bytes)}"
     if plan.final is not None:
         count = sum(step.needed for step in plan.steps)
         steps = "1 step makes" if count == 1 else f"{count} steps make"
         planned = _need(plan.final.estimate, plan, u)
-        return f"Does not fit as asked; {steps} it fit{_more_gpus(plan)}: {planned} {u.name} instead of {asked}, and {has}."
+        return (
+            f"Does not fit as asked; {steps} it fit{_more_gpus(plan)}: {planned} {u.name} instead of {asked}, and {has}"
+            f"{_beside_host(plan.final.estimate, plan)}.{_short_host(plan)}"
+        )
     tried = f", {u.figure(plan.steps[-1].after_bytes)} after every step" if plan.steps else ""
     if plan.steps and plan.steps[-1].after_bytes <= plan.usable_bytes:
         tried += " (more at the upper end)"
     return (
         f"Does not fit, and nothing within the limits makes it fit{_more_gpus(plan)}: "
-        f"{asked} {u.name} as asked{tried}, and {has}."
+        f"{asked} {u.name} as asked{tried}, and {has}.{_short_host(plan)}"
     )
+
+
+def _beside_host(estimate: Estimate, plan: Plan) -> str:
+    """What the machine's own memory holds, where it is limited."""
+    if estimate.host is None or plan.job["host_ram"] is None:
+        return ""
+    u = unit(plan)
+    return f", with {u.figure(estimate.host.bytes)} of {u.amount(plan.job['host_ram'])} in {_machine(plan)}'s own memory"
+
+
+def _short_host(plan: Plan) -> str:
+    """That it is the host whose memory is short, where it is."""
+    host, limit = plan.initial.host, plan.job["host_ram"]
+    if host is None or limit is None or host.bytes <= limit:
+        return ""
+    u = unit(plan)
+    card = " The card alone would hold it." if plan.initial.high_bytes <= plan.usable_bytes else ""
+    return f"{card} {_machine(plan).capitalize()}'s own memory is short as asked: {u.figure(host.bytes)} of {u.amount(limit)}."
+
+
+def _machine(plan: Plan) -> str:
+    return "each machine" if plan.job["nodes"] > 1 else "the machine"
+
+
+def host(plan: Plan) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of what one machine's own memory holds; nothing where it is not asked for and nothing is moved there."""
+    u = unit(plan)
+    known = {name: estimate.host for name, estimate in budgets(plan).items() if estimate.host}
+    if not known:
+        return [], []
+    sizes = {name: {part.name: part.bytes for part in need.parts} for name, need in known.items()}
+    names = dict.fromkeys(part for parts in sizes.values() for part in parts)
+    rows = [[part, *(u.figure(parts[part]) if part in parts else "-" for parts in sizes.values())] for part in names]
+    total = [f"{u.figure(need.bytes)}" for need in known.values()]
+    return ["part", *(f"{name}, {u.name}" for name in known)], [*rows, ["total", *total]]
+
+
+def host_title(plan: Plan) -> str:
+    """``Host memory of the machine, of 64.00 GiB``."""
+    limit = plan.job["host_ram"]
+    return f"Host memory of {_machine(plan)}" + (f", of {unit(plan).amount(limit)}" if limit is not None else "")
 
 
 def _cards(plan: Plan) -> str:
@@ -229,3 +273,9 @@ def parts(plan: Plan) -> tuple[list[str], list[list[str]]]:
     total = [cell for estimate in estimates.values() for cell in (u.figure(estimate.device_bytes), "")]
     headers = [header for name in estimates for header in (f"{name}, {u.name}", "share")]
     return ["part", *headers], [*rows, ["total", *total]]
+
+
+def every_part(name: str, estimate: Estimate) -> list[tuple[dict[str, Any], str]]:
+    """The parts of an estimate with their origins, and what each is of: the card's memory, then the host's."""
+    ours = [(part.to_dict(), name) for part in estimate.parts]
+    return ours + [(part.to_dict(), f"{name}, host") for part in (estimate.host.parts if estimate.host else ())]

@@ -6,6 +6,7 @@ import pytest
 from sample import FITS, FITTED, GUIDE, HOPELESS, PLANNED_ESTIMATE
 
 from advisor.render import words
+from advisor.results import Host, Part
 
 
 def test_a_plan_that_raises_gpus_says_so_in_the_verdict() -> None:
@@ -55,3 +56,27 @@ def test_one_card_has_an_article_and_several_are_each(name: str, spoken: str) ->
     plan = FITS._replace(gpu={**FITS.gpu, "name": name})
     assert f"on {spoken} {name}." in words.verdict(plan)
     assert f"on each {name}." in words.verdict(plan._replace(final=FITS.final._replace(job={**FITS.job, "gpus": 2})))
+
+
+HOST = Host("run", (Part("processes", 2 * 2**30), Part("optimizer-state", 30 * 2**30)))
+
+
+def test_the_verdict_names_the_host_where_it_is_short() -> None:
+    """Thirty-two of sixty-four GiB are told in passing; of sixteen they decide."""
+    plan = FITS._replace(initial=PLANNED_ESTIMATE._replace(host=HOST), job={**FITS.job, "host_ram": 64 * 2**30})
+    assert words.verdict(plan).endswith("with 32.00 of 64.00 GiB in the machine's own memory.")
+    short = HOPELESS._replace(initial=plan.initial, job={**FITS.job, "host_ram": 16 * 2**30})
+    assert "The card alone would hold it. The machine's own memory is short as asked: 32.00 of 16.00 GiB." in words.verdict(
+        short
+    )
+    assert "own memory" not in words.verdict(HOPELESS)
+
+
+def test_the_hosts_parts_have_a_table_of_their_own() -> None:
+    """Only where the host has something to hold."""
+    plan = FITS._replace(initial=PLANNED_ESTIMATE._replace(host=HOST))
+    assert words.host(plan) == (
+        ["part", "asked, GiB"],
+        [["processes", "2.00"], ["optimizer-state", "30.00"], ["total", "32.00"]],
+    )
+    assert words.host(FITS) == ([], [])
