@@ -33,6 +33,10 @@ class Engine(NamedTuple):
     int8: str = "int8"  # what `--quantization int8` means here
     int4: str = "nf4"
     graphs_bytes: int = 0  # CUDA graphs
+    vocabulary: Literal["sharded", "head", "whole"] = "head"  # what tensor parallel cuts: embedding and head, the head, neither
+    vocabulary_multiple: int = 1  # rows of a rank's shard of the vocabulary are a multiple of this
+    head_on_first: bool = False  # a chain of devices has the head where the embedding is, and the remainder of the layers last
+    unpacks_whole: bool = False  # tensor parallel cuts the packed bytes, and bitsandbytes unpacks by the shape before the cut
     made_on_host: bool = False  # trains what transformers' from_pretrained made in the host's memory, without a device_map
     maps_checkpoint: bool = True  # parameters are views of the checkpoint's pages as long as their type stays
     vendors: tuple[str, ...] = ()  # whose cards it runs on; none: whatever PyTorch runs on

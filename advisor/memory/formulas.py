@@ -18,7 +18,7 @@ from advisor.memory.pieces import gates_and_ups
 from advisor.memory.recipe import keeps_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.state_space import recurrent_bytes
-from advisor.memory.weights import adapter_targets, is_gguf, largest_matrix, rank_sum, taken_as_published
+from advisor.memory.weights import adapter_targets, is_gguf, rank_sum, taken_as_published
 from advisor.results import Origin
 from advisor.workload import Workload
 
@@ -235,7 +235,7 @@ def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
 
 def _temporaries(w: Workload, rank: Rank, phase: str) -> Origin:
     if w.task == "infer":
-        text = f"{largest_matrix(rank.model):,} × {BYTES['fp16']} B: the largest matrix, unpacked"
+        text = f"{inference.largest_unpacked(w, rank):,} × {BYTES['fp16']} B: the largest matrix, unpacked"
         return Origin(text, "AutoGPTQ's exllama kernel")
     recipe = recipe_of(w)
     if phase == "save":

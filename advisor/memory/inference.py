@@ -28,7 +28,7 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase on this rank, in bytes."""
     there = {"weights": rank_sum(rank, storing(w)).bytes - on_host(w, rank)}
     if w.quantization != "none" and FORMATS[w.quantization].buffer and not w.engine.serving:
-        there["step-temporaries"] = largest_matrix(rank.model) * BYTES["fp16"]  # one unpacked matrix, kept for good
+        there["step-temporaries"] = largest_unpacked(w, rank) * BYTES["fp16"]  # one unpacked matrix, kept for good
     loads = loading.inference(w, rank, there).parts
     remembered = {"recurrent-state": w.batch * recurrent_bytes(rank.model, compute_width(w))}
     if w.engine.ggml:
@@ -110,8 +110,13 @@ def _decode(w: Workload, rank: Rank) -> Parts:
     copied = max(copied, w.batch * recurrent_step(rank.model, compute_width(w)))
     unpacked = 0
     if w.quantization != "none" and FORMATS[w.quantization].unpacks:
-        unpacked = largest_matrix(rank.model) * BYTES["fp16"]
+        unpacked = largest_unpacked(w, rank) * BYTES["fp16"]
     return {"kv-cache": cache, "activations": copied + unpacked, "logits-and-loss": _last_logits(w, rank)}
+
+
+def largest_unpacked(w: Workload, rank: Rank) -> int:
+    """Elements of the largest matrix as it is unpacked."""
+    return largest_matrix(w.model if w.engine.unpacks_whole else rank.model)
 
 
 def _last_logits(w: Workload, rank: Rank) -> int:

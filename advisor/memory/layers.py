@@ -11,6 +11,7 @@ from advisor.memory import state_space
 from advisor.memory.attention import attention, latent_attention
 from advisor.memory.feed_forward import experts, mlp
 from advisor.memory.net import Net
+from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, Tensor, op
 from advisor.model import RECURRENT, Attention, AttentionBesideStateSpace, Experts, LatentAttention, Layer, Mlp, Model
 
@@ -70,11 +71,13 @@ def _parallel(layer: Layer, x: Tensor, mix: Branch, feed: Branch, norm: Branch) 
     return ops.plus(ops.plus(fed, mixed), x)
 
 
-def logits_of(net: Net, model: Model, x: Tensor) -> Tensor:
-    """The last norm and the head."""
+def logits_of(net: Net, model: Model, x: Tensor, parts: int = 1) -> Tensor:
+    """The last norm and the head. ``parts``: ranks that have one of the head each, and gather the logits."""
     hidden = net.norm(model.norm, x) if model.final_norm else x
     del x
-    logits = net.linear("lm_head", hidden, model.vocab, quantized=False)
+    logits = net.linear("lm_head", hidden, -(-model.vocab // parts), quantized=False)
+    if parts > 1:
+        logits = op([logits], per_token(model.vocab), logits.width)
     if model.logits_fp32:
         logits = ops.to(logits, FP32)
     if model.logit_softcap:
@@ -84,12 +87,12 @@ def logits_of(net: Net, model: Model, x: Tensor) -> Tensor:
     return logits
 
 
-def head_forward(net: Net, model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+def head_forward(net: Net, model: Model, x: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
     """The logits and the cross-entropy over them: (loss, logits).
 
     transformers' ForCausalLMLoss: the logits in fp32, a log-softmax of them, the mean.
     """
-    logits = logits_of(net, model, x)
+    logits = logits_of(net, model, x, parts)
     wide = ops.to(logits, FP32)
     log_probabilities = op([wide], wide.elements, FP32, saves_output=True)
     return op([log_probabilities], (1, 0, 0, 0, 0, 0), FP32, [log_probabilities]), logits

@@ -116,12 +116,12 @@ def cached_block(recipe: Recipe, layer: Layer, hidden: int) -> Block:
 
 
 @lru_cache(maxsize=1024)
-def loss_block(recipe: Recipe, model: Model, holds_logits: bool, adding: bool) -> Block:
+def loss_block(recipe: Recipe, model: Model, holds_logits: bool, adding: bool, head_parts: int = 1) -> Block:
     """The last norm, the head and the loss over all logits at once."""
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
     x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
-    loss, logits = head_forward(net, model, x)
+    loss, logits = head_forward(net, model, x, head_parts)
     forward = tape.take_peaks()
     node = loss.node
     del loss, x
@@ -136,7 +136,7 @@ def loss_block(recipe: Recipe, model: Model, holds_logits: bool, adding: bool) -
 
 
 @lru_cache(maxsize=1024)
-def chunked_loss_block(recipe: Recipe, model: Model, adding: bool) -> Block:
+def chunked_loss_block(recipe: Recipe, model: Model, adding: bool, head_parts: int = 1) -> Block:
     """The same, a chunk of tokens at a time, as Liger's fused linear cross-entropy does (fused_linear_cross_entropy.py).
 
     The chunks are as many as the vocabulary is wider than the hidden size. Each makes 16-bit logits, their fp32 copy and its
@@ -148,7 +148,8 @@ def chunked_loss_block(recipe: Recipe, model: Model, adding: bool) -> Block:
     x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
     hidden = net.norm(model.norm, x) if model.final_norm else x
     del x
-    head: Extent = (model.hidden * model.vocab * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0, 0)
+    rows = -(-model.vocab // head_parts)
+    head: Extent = (model.hidden * rows * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0, 0)
     made = [Storage(tape, hidden.storage.extent), Storage(tape, head)]
     chunks = -(-model.vocab // model.hidden)
     Storage(tape, per_token(-(-10 * model.vocab // chunks)))
@@ -225,9 +226,9 @@ def training_passes(
     if rank.has_head and ending:
         end = ending.block
     elif rank.has_head and recipe.fused_loss:
-        end = chunked_loss_block(recipe, rank.model, adding)
+        end = chunked_loss_block(recipe, rank.model, adding, _cut(rank))
     elif rank.has_head:
-        end = loss_block(recipe, rank.model, holds_logits, adding)
+        end = loss_block(recipe, rank.model, holds_logits, adding, _cut(rank))
 
     held = held_logits(recipe, rank.model) if holds_logits and rank.has_head and not recipe.fused_loss else NOTHING
     at = ends(rank.model)
@@ -267,6 +268,11 @@ def training_passes(
 
 def beside_logits(peaks: Iterable[Peak], held: Extent) -> list[Peak]:
     return [peak._replace(live=add(peak.live, held), loss=add(peak.loss, held)) for peak in peaks]
+
+
+def _cut(rank: Rank) -> int:
+    """Parts of the head; one that is tied to a whole embedding is whole."""
+    return 1 if rank.model.tied else rank.head_parts
 
 
 def ends(model: Model) -> set[int]:

@@ -32,30 +32,47 @@ class Rank(NamedTuple):
     has_head: bool = True
     stage: int = 0
     stages: int = 1
+    head_parts: int = 1  # tensor-parallel ranks that an untied head is cut over, while the embedding is whole on each
 
 
 def ranks(w: Workload) -> Iterator[Rank]:
     """The ranks that can be the fullest: of a pipeline or a chain of devices the first, one between and the last."""
     stages = w.gpus if w.deals_out_layers else w.pp
-    local = narrowed(w.model, w.tp, w.ep, expert_tp(w))
+    local = narrowed(w.model, w.tp, w.ep, expert_tp(w), shard_rows(w))
+    head_parts = w.tp if w.engine.vocabulary == "head" else 1
     if stages == 1:
-        yield whole_rank(local)
+        yield whole_rank(local, head_parts)
         return
     depth = len(local.layers)
     if stages > depth:
         raise RequestError(f"{w.model.name} has {depth} layers, which cannot be divided over {stages} GPUs")
-    longest = math.ceil(depth / stages)
+    head_stage = 0 if w.deals_out_layers and w.engine.head_on_first else stages - 1
     for stage in sorted({0, 1, stages - 1} & set(range(stages))):
-        # The fullest stage of its kind: the remainder goes to the first stages.
-        count = longest if stage < depth % stages or depth % stages == 0 else depth // stages
-        start = min(stage * longest, depth - count)
-        part = local._replace(layers=local.layers[start : start + count], stored=None)
-        yield Rank(part, embeds=stage == 0, has_head=stage == stages - 1, stage=stage, stages=stages)
+        start, end = stage_layers(depth, stages, stage, last_first=head_stage == 0)
+        part = local._replace(layers=local.layers[start:end], stored=None)
+        yield Rank(part, embeds=stage == 0, has_head=stage == head_stage, stage=stage, stages=stages, head_parts=head_parts)
+
+
+def stage_layers(depth: int, stages: int, stage: int, *, last_first: bool = False) -> tuple[int, int]:
+    """The layers of a stage, from the first to before the end: those that remain go to the first stages, or to the last."""
+    each, rest = divmod(depth, stages)
+    longer = range(stages - rest, stages) if last_first else range(rest)
+
+    def start(of: int) -> int:
+        return each * of + sum(before in longer for before in range(of))
+
+    return start(stage), start(stage + 1)
+
+
+def shard_rows(w: Workload) -> int:
+    """Rows of the embedding on one tensor-parallel rank, padded as the engine pads them."""
+    parts, multiple = w.tp if w.engine.vocabulary == "sharded" else 1, w.engine.vocabulary_multiple
+    return multiple * math.ceil(w.model.vocab / (multiple * parts))
 
 
 @lru_cache(maxsize=256)
-def whole_rank(model: Model) -> Rank:
-    return Rank(model)
+def whole_rank(model: Model, head_parts: int = 1) -> Rank:
+    return Rank(model, head_parts=head_parts)
 
 
 def expert_tp(w: Workload) -> int:
@@ -67,15 +84,17 @@ def expert_tp(w: Workload) -> int:
 
 
 @lru_cache(maxsize=512)
-def narrowed(model: Model, tp: int, ep: int = 1, expert_tp: int = 1) -> Model:
-    """The model as one tensor- and expert-parallel rank sees it: fewer heads, narrower feed-forward parts, a vocabulary shard."""
-    if tp == ep == 1:
+def narrowed(model: Model, tp: int, ep: int = 1, expert_tp: int = 1, vocab: int | None = None) -> Model:
+    """The model as one tensor- and expert-parallel rank sees it: fewer heads, narrower feed-forward parts, and ``vocab`` rows of
+    the vocabulary (by default its share)."""
+    rows = math.ceil(model.vocab / tp) if vocab is None else vocab
+    if tp == ep == 1 and rows == model.vocab:
         return model
     why_not = undivided(model, tp)
     if why_not:
         raise RequestError(f"tp: {tp} does not divide {why_not} of {model.name}")
     layers = {layer: _narrowed_layer(layer, tp, ep, expert_tp) for layer, _ in model.kinds}
-    return model._replace(vocab=math.ceil(model.vocab / tp), layers=tuple(layers[layer] for layer in model.layers), stored=None)
+    return model._replace(vocab=rows, layers=tuple(layers[layer] for layer in model.layers), stored=None)
 
 
 @lru_cache(maxsize=512)

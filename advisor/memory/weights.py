@@ -190,19 +190,23 @@ def _types(quantization: str, place: ggml.Place) -> tuple[str, ...]:
     return tuple(ggml.type_of(part, mixture, place) for part in ("value", "output", "down")) if mixture else ()
 
 
+@lru_cache(maxsize=1024)
 def held_outside(rank: Rank) -> tuple[Weight, ...]:
     """The weights outside the layers that are on this rank. A tied head on another rank than the embedding is a copy."""
     model = rank.model
-    if rank.embeds and rank.has_head:
-        return outer_weights(model)
-    kept = []
-    for weight in outer_weights(model):
-        of_head = weight.kind == "head" or weight.name in ("norm", "norm.bias", "lm_head.bias", "project_out")
-        if (of_head and rank.has_head) or (not of_head and rank.embeds):
-            kept.append(weight)
+    kept = [_cut_head(weight, rank.head_parts) for weight in outer_weights(model) if _is_here(weight, rank)]
     if rank.has_head and not rank.embeds and model.tied:
         kept.append(tied_head(model))
     return tuple(kept)
+
+
+def _is_here(weight: Weight, rank: Rank) -> bool:
+    of_head = weight.kind == "head" or weight.name in ("norm", "norm.bias", "lm_head.bias", "project_out")
+    return rank.has_head if of_head else rank.embeds
+
+
+def _cut_head(weight: Weight, parts: int) -> Weight:
+    return weight._replace(rows=-(-weight.rows // parts)) if weight.name in ("lm_head", "lm_head.bias") else weight
 
 
 def tied_head(model: Model) -> Weight:
