@@ -22,9 +22,13 @@ def trains_fully(w: Workload) -> bool:
 
 
 def upcast(w: Workload) -> bool:
-    """PEFT's prepare_model_for_kbit_training: whatever bitsandbytes does not quantize becomes fp32."""
+    """PEFT's prepare_model_for_kbit_training: whatever bitsandbytes does not quantize becomes fp32.
+
+    Not where the weights are sharded: ZeRO-3 and FSDP put tensors of one type together, so all is 16-bit, the packed weights'
+    storage too (PEFT docs, accelerate/fsdp.md, accelerate/deepspeed.md; trl 1.16 leaves the preparation out there).
+    """
     kbit = w.quantization != "none" and FORMATS[w.quantization].kbit
-    return w.task == "train" and w.method != "full" and kbit and w.engine.kbit_upcast
+    return w.task == "train" and w.method != "full" and kbit and w.engine.kbit_upcast and w.zero < 3
 
 
 def resident_width(w: Workload) -> int:
