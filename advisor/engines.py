@@ -35,6 +35,8 @@ class Engine(NamedTuple):
     graphs_bytes: int = 0  # CUDA graphs
     vocabulary: Literal["sharded", "head", "whole"] = "head"  # what tensor parallel cuts: embedding and head, the head, neither
     vocabulary_multiple: int = 1  # rows of a rank's shard of the vocabulary are a multiple of this
+    sequence_parallel: bool = False  # training: tensor-parallel ranks share out the tokens of the residual stream and the norms
+    fused: bool = False  # norms, rotary embedding and SwiGLU are a kernel each; the cross-entropy works in place
     head_on_first: bool = False  # a chain of devices has the head where the embedding is, and the remainder of the layers last
     unpacks_whole: bool = False  # tensor parallel cuts the packed bytes, and bitsandbytes unpacks by the shape before the cut
     made_on_host: bool = False  # trains what transformers' from_pretrained made in the host's memory, without a device_map

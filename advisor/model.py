@@ -245,6 +245,7 @@ class Experts(NamedTuple):
     shared_fused: bool = False  # gate and up of the shared expert are one matrix
     latent: int | None = None  # Nemotron 3: the experts work on vectors narrower than the hidden states
     weights_fp32: bool = False  # the router's weights stay fp32, and so does what they multiply
+    routed: int | None = None  # experts that the router knows, where not all of them are here
 
 
 Recurrent = DeltaRule | KimiDelta | StateSpace | SelectiveScan | ShortConvolution

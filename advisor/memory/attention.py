@@ -47,6 +47,8 @@ def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tens
 def rotated(net: Net, x: Tensor) -> Tensor:
     """x cos + rotate_half(x) sin. The tables have the stream's type and need no gradient, so x itself is not kept."""
     width = max(x.width, net.recipe.stream)
+    if net.recipe.fused:
+        return op([x], x.elements, width)
     straight = op([x], x.elements, width)
     half = op([x], per_token(ops.width_of(x) // 2), x.width)
     crossed = op([half, x], x.elements, x.width)

@@ -5,7 +5,7 @@ down to which variable holds what until when, because that decides what is live 
 """
 
 from advisor.memory import operations as ops
-from advisor.memory.net import Net
+from advisor.memory.net import Net, share
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, Parameter, Tensor, op
 from advisor.memory.weights import expert_rank
@@ -15,6 +15,9 @@ INDEX = 8  # bytes of an int64
 
 
 def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
+    if m.gated and net.recipe.fused:
+        wide = net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias)
+        return net.linear(prefix + "down_proj", op([wide], per_token(m.width), wide.width, [wide]), hidden, bias=m.bias)
     if not m.gated:
         wide = ops.activation(net.linear(prefix + "up_proj", x, m.width, bias=m.bias), m.activation)
         return net.linear(prefix + "down_proj", wide, hidden, bias=m.bias)
@@ -34,14 +37,21 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
 
 
 def experts(net: Net, e: Experts, x: Tensor, hidden: int) -> Tensor:
-    """transformers 5's grouped experts: each token copied to its experts, sorted by expert, two grouped products."""
-    seen, router = x, net.weight(hidden * e.total)
+    """transformers 5's grouped experts: each token copied to its experts, sorted by expert, two grouped products.
+
+    ``x`` may be a rank's own tokens (sequence parallel): they go to the experts as they are, and to the shared ones, which are cut,
+    together with the others'.
+    """
+    parts = shares_tokens(net, e)
+    known = e.routed or e.total
+    seen, router = x, net.weight(hidden * known)
     if e.router_fp32:
         seen, router = ops.to(x, FP32), Parameter(router.elements, FP32, router.trainable)
-    routing = ops.to(ops.linear(seen, router, e.total), FP32)
+    routing = ops.to(ops.linear(seen, router, share(known, parts)), FP32)
     del seen
     routing = op([routing], routing.elements, FP32, saves_output=True)  # softmax
-    chosen = op([routing], per_token(e.active), FP32, [net.tape.tensor(per_token(e.active), INDEX)])
+    picks = per_token(share(e.active, parts))
+    chosen = op([routing], picks, FP32, [net.tape.tensor(picks, INDEX)])
     chosen = chosen if e.weights_fp32 else ops.to(chosen, x.width)
     if e.latent:
         narrow = net.linear("fc1_latent_proj", x, e.latent)
@@ -52,33 +62,49 @@ def experts(net: Net, e: Experts, x: Tensor, hidden: int) -> Tensor:
     if not e.shared_width:
         return routed
     beside = Mlp(e.shared_width, gated=e.gated, fused=e.shared_fused, activation="silu" if e.gated else "relu2")
-    shared = mlp(net, beside, x, hidden, "shared_experts.")
+    shared = mlp(net, beside, net.gathered(x, hidden) if parts > 1 else x, hidden, "shared_experts.")
+    shared = net.scattered(shared) if parts > 1 else shared
     if e.shared_gate:
         gate = ops.activation(net.linear("shared_expert_gate", x, 1), "relu")
         shared = ops.multiply_rows(shared, gate)
     return ops.plus(routed, shared)
 
 
+def shares_tokens(net: Net, e: Experts) -> int:
+    """Ranks that share out the tokens which go to the experts."""
+    return 1 if e.latent else net.recipe.routed_parts
+
+
+def exchanged(net: Net, x: Tensor) -> Tensor:
+    """Tokens at the ranks of their experts, as many as left where the load is even: received, then sorted by expert."""
+    return op([op([x], x.elements, x.width)], x.elements, x.width) if net.recipe.exchanged else x
+
+
 def routed_experts(net: Net, e: Experts, x: Tensor, chosen: Tensor, hidden: int) -> Tensor:
-    copies = e.active
-    order = net.tape.tensor(per_token(copies), INDEX)
-    sources = net.tape.tensor(per_token(copies), INDEX)
-    selected = op([x], per_token(copies * hidden), x.width, [sources])
-    sorted_weights = op([chosen], per_token(copies), chosen.width, [order])
+    copies, parts = e.active, shares_tokens(net, e)
+    picks = per_token(share(copies, parts))
+    order = net.tape.tensor(picks, INDEX)
+    sources = net.tape.tensor(picks, INDEX)
+    selected = op([x], per_token(share(copies * hidden, parts)), x.width, [sources])
+    selected = exchanged(net, selected)
+    sorted_weights = op([chosen], picks, chosen.width, [order])
     wide = 2 * e.width if e.gated else e.width
     out = grouped(net, "experts.gate_up_proj" if e.gated else "experts.up_proj", e, selected, hidden, wide)
-    if e.gated:
-        gate, up = ops.split(out, [copies * e.width, copies * e.width])
+    half = share(copies * e.width, parts)
+    if net.recipe.fused:  # Megatron multiplies by the router's weights here, in the same kernel
+        out = op([out, sorted_weights], per_token(half), out.width, [out, sorted_weights])
+    elif e.gated:
+        gate, up = ops.split(out, [half, half])
         del out
         out = ops.multiply(ops.activation(gate, "silu"), up)
         del gate, up
     else:
         out = ops.activation(out, "relu2")
-    out = grouped(net, "experts.down_proj", e, out, e.width, hidden)
-    weighted = ops.multiply_rows(out, sorted_weights)
-    back = net.tape.tensor(per_token(copies), INDEX)
+    out = exchanged(net, grouped(net, "experts.down_proj", e, out, e.width, hidden))
+    weighted = out if net.recipe.fused else ops.multiply_rows(out, sorted_weights)
+    back = net.tape.tensor(picks, INDEX)
     weighted = op([weighted], weighted.elements, weighted.width, [back])
-    return ops.to(op([weighted], per_token(hidden), weighted.width), x.width)
+    return ops.to(op([weighted], per_token(share(hidden, parts)), weighted.width), x.width)
 
 
 def grouped(net: Net, name: str, e: Experts, x: Tensor, into: int, out: int) -> Tensor:
@@ -88,7 +114,7 @@ def grouped(net: Net, name: str, e: Experts, x: Tensor, into: int, out: int) -> 
     """
     recipe = net.recipe
     weight = net.weight(e.total * into * out)
-    width = per_token(e.active * out)
+    width = per_token(share(e.active * out, shares_tokens(net, e)))
     if net.tape.autocast and weight.width == FP32:  # grouped_mm is not on autocast's list: the input goes to the weights' type
         x = ops.to(x, FP32)
     if recipe.rank and name in recipe.targets:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from advisor.memory import operations as ops
 from advisor.memory import state_space
 from advisor.memory.attention import attention, latent_attention
-from advisor.memory.feed_forward import experts, mlp
+from advisor.memory.feed_forward import experts, mlp, shares_tokens
 from advisor.memory.net import Net
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, Tensor, op
@@ -23,6 +23,9 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
     net.own_names = dict(layer.names)
 
     def mix(inner: Tensor) -> Tensor:
+        return net.scattered(mixed(net.gathered(inner, hidden)))
+
+    def mixed(inner: Tensor) -> Tensor:
         if isinstance(layer.mixer, AttentionBesideStateSpace):
             return beside(net, layer.mixer, inner, hidden, layer.norm)
         if isinstance(layer.mixer, RECURRENT):
@@ -34,12 +37,15 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
 
     def feed(inner: Tensor) -> Tensor:
         if isinstance(layer.feed_forward, Experts):
-            return experts(net, layer.feed_forward, inner, hidden)
+            if shares_tokens(net, layer.feed_forward) > 1:
+                return experts(net, layer.feed_forward, inner, hidden)
+            return net.scattered(experts(net, layer.feed_forward, net.gathered(inner, hidden), hidden))
         assert isinstance(layer.feed_forward, Mlp)
-        return ops.dropout(mlp(net, layer.feed_forward, inner, hidden), residual_dropout)
+        fed = mlp(net, layer.feed_forward, net.gathered(inner, hidden), hidden)
+        return ops.dropout(net.scattered(fed), residual_dropout)
 
     def norm(inner: Tensor) -> Tensor:
-        return net.norm(layer.norm, inner)
+        return net.norm(layer.norm, inner, weights=hidden)
 
     if layer.arrangement in ("parallel", "parallel2"):
         return _parallel(layer, x, mix, feed, norm)
@@ -73,7 +79,8 @@ def _parallel(layer: Layer, x: Tensor, mix: Branch, feed: Branch, norm: Branch) 
 
 def logits_of(net: Net, model: Model, x: Tensor, parts: int = 1) -> Tensor:
     """The last norm and the head. ``parts``: ranks that have one of the head each, and gather the logits."""
-    hidden = net.norm(model.norm, x) if model.final_norm else x
+    hidden = net.norm(model.norm, x, weights=model.hidden) if model.final_norm else x
+    hidden = net.gathered(hidden, model.hidden)
     del x
     logits = net.linear("lm_head", hidden, -(-model.vocab // parts), quantized=False)
     if parts > 1:
@@ -94,5 +101,10 @@ def head_forward(net: Net, model: Model, x: Tensor, parts: int = 1) -> tuple[Ten
     """
     logits = logits_of(net, model, x, parts)
     wide = ops.to(logits, FP32)
+    if net.recipe.fused:  # Megatron's cross-entropy makes the softmax, and then the gradient, where the fp32 logits are
+        loss = op([wide], (1, 0, 0, 0, 0, 0), FP32, [wide])
+        if loss.node:
+            loss.node.in_place = True
+        return loss, logits
     log_probabilities = op([wide], wide.elements, FP32, saves_output=True)
     return op([log_probabilities], (1, 0, 0, 0, 0, 0), FP32, [log_probabilities]), logits

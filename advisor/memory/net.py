@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from advisor.memory import operations as ops
 from advisor.memory.extent import Extent
+from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Parameter, Tape, Tensor, op
 
 
@@ -25,6 +26,15 @@ class Recipe(NamedTuple):
     masked: bool = False  # sliding layers take an explicit mask, which no flash kernel accepts
     fused_loss: bool = False  # the loss is computed chunk by chunk, never over all logits at once
     caches: bool = False  # keys and values go to a cache
+    parts: int = 1  # tensor-parallel ranks that share out the tokens of the residual stream (sequence parallel)
+    routed_parts: int = 1  # the same of the tokens that go to experts, which are not cut then
+    exchanged: bool = False  # tokens go to the ranks of their experts and come back
+    fused: bool = False  # norms, rotary embedding, SwiGLU with the experts' weights, cross-entropy: a kernel each
+
+
+def share(width: int, parts: int) -> int:
+    """Elements per token on one of several ranks that share out the tokens."""
+    return -(-width // parts)
 
 
 class Net:
@@ -66,9 +76,24 @@ class Net:
         delta = ops.scaled(ops.linear(ops.linear(x, down, recipe.rank), up, out))
         return ops.to(ops.plus(result, delta), width)
 
+    def gathered(self, x: Tensor, hidden: int) -> Tensor:
+        """All tokens, of which each rank has some. For the backward pass a rank keeps its own, and gathers again."""
+        if self.recipe.parts == 1:
+            return x
+        whole = op([x], per_token(hidden), x.width)
+        whole.kept_as = x
+        return whole
+
+    def scattered(self, x: Tensor) -> Tensor:
+        """A rank's own of all tokens, as they are summed over the ranks."""
+        parts = self.recipe.parts
+        return x if parts == 1 else op([x], per_token(share(ops.width_of(x), parts)), x.width)
+
     def norm(self, kind: str, x: Tensor, rows: int = 1, weights: int | None = None) -> Tensor:
         """A norm over each of ``rows`` vectors of a token."""
         elements = weights or ops.width_of(x)
+        if self.recipe.fused:
+            return ops.fused_norm(x, self.weight(elements), rows)
         if kind == "none":
             return ops.to(ops.layer_norm(ops.to(x, FP32), None, None), x.width)
         weight = self.weight(elements)

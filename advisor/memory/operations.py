@@ -163,6 +163,11 @@ def unit_rows(x: Tensor, rows: int) -> Tensor:
     return multiply_rows(x, inverse)
 
 
+def fused_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
+    """One kernel: keeps its input and a reciprocal for each row (Transformer Engine's rmsnorm)."""
+    return op([x], x.elements, x.width, [x, x.tape.tensor(per_token(rows), FP32)], weight=weight)
+
+
 def centred_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
     """Cohere's LayerNorm, written out in fp32: the difference to the mean is made twice, and both are kept."""
     x32 = to(x, FP32)

@@ -264,9 +264,10 @@ def _experts(part: Experts, outside: int) -> Iterator[Weight]:
     if part.bias:
         yield Weight(f"{first}_bias", part.total * into, 1, "expert")
         yield Weight("experts.down_proj_bias", part.total * hidden, 1, "expert")
-    yield Weight("gate", part.total, outside, "router")
+    known = part.routed or part.total
+    yield Weight("gate", known, outside, "router")
     if part.router_bias:
-        yield Weight("gate.bias", part.total, 1, "bias")
+        yield Weight("gate.bias", known, 1, "bias")
     if part.shared_width:
         yield from _mlp("shared_experts.", Mlp(part.shared_width, part.gated, fused=part.shared_fused), outside)
     if part.shared_gate:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from advisor.memory.extent import NOTHING, Extent, add, less, times, total
 from advisor.memory.layers import head_forward, layer_forward
-from advisor.memory.net import Net, Recipe
+from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Peak, Storage, Tape, envelope, run_backward
 from advisor.memory.sharding import Rank
@@ -49,7 +49,7 @@ def stored_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, firs
     """A layer that keeps its activations. ``first``: its input needs no gradient; ``adding``: gradients exist already."""
     tape = Tape(grad=recipe.train, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
-    x = tape.tensor(per_token(hidden), recipe.stream, needs_grad=not first)
+    x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream, needs_grad=not first)
     y = layer_forward(net, layer, x, hidden, dropout)
     forward = tape.take_peaks()
     node, output = y.node, y.storage.extent
@@ -76,9 +76,9 @@ def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, 
     forward, casts = unrecorded(recipe, layer, hidden, dropout)
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
-    x = tape.tensor(per_token(hidden), recipe.stream, needs_grad=True)
+    x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream, needs_grad=True)
     kept = tape.live
-    tape.arriving = Storage(tape, times(per_token(hidden), recipe.stream))
+    tape.arriving = Storage(tape, times(per_token(share(hidden, recipe.parts)), recipe.stream))
     y = layer_forward(net, layer, x, hidden, dropout)
     # The recomputation stops at the last tensor that the backward pass asks for (torch.utils.checkpoint, early stop).
     tape.peaks = tape.peaks[: tape.last_save + 1]
@@ -96,7 +96,7 @@ def unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float) -> tup
     """A forward pass that keeps nothing but its input: the peaks, and autocast's copies of the weights."""
     tape = Tape(grad=False, autocast=recipe.autocast)
     net = Net(tape, recipe)
-    x = tape.tensor(per_token(hidden), recipe.stream)
+    x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream)
     y = layer_forward(net, layer, x, hidden, dropout)
     peaks = tape.take_peaks()
     del y, x
@@ -108,7 +108,7 @@ def cached_block(recipe: Recipe, layer: Layer, hidden: int) -> Block:
     """A layer of a prefill: what it keeps is its part of the KV cache."""
     tape = Tape(grad=False)
     net = Net(tape, recipe)
-    x = tape.tensor(per_token(hidden), recipe.stream)
+    x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream)
     y = layer_forward(net, layer, x, hidden)
     peaks = tape.take_peaks()
     del y, x
@@ -120,7 +120,7 @@ def loss_block(recipe: Recipe, model: Model, holds_logits: bool, adding: bool, h
     """The last norm, the head and the loss over all logits at once."""
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
-    x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
+    x = tape.tensor(per_token(share(model.hidden, recipe.parts)), recipe.stream, needs_grad=True)
     loss, logits = head_forward(net, model, x, head_parts)
     forward = tape.take_peaks()
     node = loss.node
@@ -145,8 +145,8 @@ def chunked_loss_block(recipe: Recipe, model: Model, adding: bool, head_parts: i
     """
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
-    x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
-    hidden = net.norm(model.norm, x) if model.final_norm else x
+    x = tape.tensor(per_token(share(model.hidden, recipe.parts)), recipe.stream, needs_grad=True)
+    hidden = net.norm(model.norm, x, weights=model.hidden) if model.final_norm else x
     del x
     rows = -(-model.vocab // head_parts)
     head: Extent = (model.hidden * rows * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0, 0)
@@ -185,7 +185,7 @@ def embedding_peak(recipe: Recipe, model: Model, *, tied: bool) -> Peak:
     table = model.vocab * (model.embedding_width or model.hidden)
     tables = 2 * table if tied else table
     gradient: Extent = ((tables + model.positions * model.hidden) * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0, 0)
-    return Peak(add(gradient, times(per_token(model.hidden), recipe.stream)), gradient)
+    return Peak(add(gradient, times(per_token(share(model.hidden, recipe.parts)), recipe.stream)), gradient)
 
 
 def rotary_tables(recipe: Recipe, model: Model) -> Extent:

@@ -8,6 +8,7 @@ from advisor.engines import Engine
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.net import Recipe
 from advisor.memory.parameters import Kind
+from advisor.memory.sharding import expert_tp
 from advisor.memory.weights import Storing, adapter_targets
 from advisor.model import Model
 from advisor.workload import Workload
@@ -127,7 +128,17 @@ def _recipe(w: Workload) -> Recipe:
         masked=sees_masks(w),
         fused_loss=w.task == "train" and w.loss == "chunked",
         caches=w.task == "infer",
+        parts=token_parts(w),
+        routed_parts=token_parts(w) if expert_tp(w) == 1 else 1,
+        exchanged=w.task == "train" and w.ep > 1,
+        fused=w.task == "train" and w.engine.fused,
     )
+
+
+def token_parts(w: Workload) -> int:
+    """Ranks that share out the tokens of what tensor parallel does not cut: norms, dropout and the residual stream (Korthikanti et
+    al., arXiv 2205.05198)."""
+    return w.tp if w.task == "train" and w.engine.sequence_parallel else 1
 
 
 def sees_masks(w: Workload) -> bool:

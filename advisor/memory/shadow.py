@@ -112,7 +112,7 @@ class Parameter:
 class Tensor:
     """``elements`` (an extent) of ``width`` bytes in a storage that views share."""
 
-    __slots__ = ("elements", "needs_grad", "node", "storage", "tape", "width")
+    __slots__ = ("elements", "kept_as", "needs_grad", "node", "storage", "tape", "width")
 
     def __init__(self, tape: Tape, storage: Storage, elements: Extent, width: int, needs_grad: bool, node: Node | None) -> None:
         self.tape = tape
@@ -121,18 +121,23 @@ class Tensor:
         self.width = width
         self.needs_grad = needs_grad
         self.node = node
+        self.kept_as: Tensor | None = None  # what is kept for backward in its place, where it is made again from that
 
 
 class Node:
     """One operation in the autograd graph: where its gradients go, and what it keeps until it has run."""
 
-    __slots__ = ("gathers", "grads", "inputs", "passes", "saved", "temporaries", "weight")
+    __slots__ = ("gathers", "grads", "in_place", "inputs", "passes", "saved", "temporaries", "weight")
 
     def __init__(self, inputs: Sequence[Tensor], saved: Sequence[Tensor], temporaries: Extent) -> None:
         self.inputs = [(x.node, times(x.elements, x.width)) for x in inputs if x.needs_grad]
-        self.saved: list[Storage] = [x.storage for x in saved]
+        self.saved: list[Storage] = [(x.kept_as or x).storage for x in saved]
         self.temporaries = temporaries  # scratch of the backward operation
+        for x in saved:
+            if x.kept_as:
+                self.temporaries = add(self.temporaries, times(x.elements, x.width))
         self.passes = False  # the gradient is handed on as it is (views, additions)
+        self.in_place = False  # the gradient is made in what was kept
         self.gathers = False  # several outputs: their gradients are kept side by side
         self.weight: Parameter | None = None
         self.grads: list[Storage] = []
@@ -194,10 +199,7 @@ def _run(tape: Tape, node: Node) -> None:
     if not arrived:
         return
     scratch = Storage(tape, node.temporaries) if any(node.temporaries) else None
-    made = [
-        (producer, arrived[0] if node.passes and extent == arrived[0].extent else Storage(tape, extent))
-        for producer, extent in node.inputs
-    ]
+    made = [(producer, _gradient(tape, node, arrived[0], extent)) for producer, extent in node.inputs]
     del scratch
     if node.weight is not None:
         _accumulate(tape, node.weight)
@@ -208,6 +210,13 @@ def _run(tape: Tape, node: Node) -> None:
             tape.input_gradients.append(gradient)
     del arrived, made
     node.saved.clear()
+
+
+def _gradient(tape: Tape, node: Node, arrived: Storage, extent: Extent) -> Storage:
+    """An input's gradient: a new tensor, or one that is there already."""
+    if node.in_place:
+        return node.saved[0]
+    return arrived if node.passes and extent == arrived.extent else Storage(tape, extent)
 
 
 def _accumulate(tape: Tape, weight: Parameter) -> None:

@@ -126,6 +126,7 @@ def _narrowed_layer(layer: Layer, tp: int, ep: int, expert_tp: int) -> Layer:
     elif isinstance(part, Experts):
         part = part._replace(
             total=math.ceil(part.total / ep),
+            routed=part.total if ep > 1 else None,
             width=part.width // expert_tp,
             shared_width=part.shared_width // tp,
             beside=part.beside // tp,

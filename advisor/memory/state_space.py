@@ -88,6 +88,8 @@ def mamba2(net: Net, m: StateSpace, x: Tensor, hidden: int) -> Tensor:
     """The Mamba 2 mixer of Nemotron-H, Bamba, Granite 4-H, Zamba 2 and Falcon-H1."""
     grouped = m.groups * m.state
     projected = net.linear("in_proj", x, m.width + m.mixed_width + m.heads, bias=m.bias)
+    if net.recipe.fused:
+        return net.linear("out_proj", scanned_in_one(net, m, projected), hidden, bias=m.bias)
     gate, mixed, dt = ops.split(projected, [m.width, m.mixed_width, m.heads])
     net.remembered(per_sequence(m.mixed_width * m.kernel), mixed.width)
     mixed = ops.activation(convolved(net, mixed, m.kernel, m.conv_bias), "silu")
@@ -96,6 +98,19 @@ def mamba2(net: Net, m: StateSpace, x: Tensor, hidden: int) -> Tensor:
     net.remembered(per_sequence(m.width * m.state), FP32)
     out = gated_in_groups(net, m, out, gate) if m.norm else ops.multiply(out, ops.activation(gate, "silu"))
     return net.linear("out_proj", ops.to(out, x.width), hidden, bias=m.bias)
+
+
+def scanned_in_one(net: Net, m: StateSpace, x: Tensor) -> Tensor:
+    """mamba_split_conv1d_scan_combined: keeps the projection and what comes out before the gate, and makes the convolution's output
+    and the chunks' states again in the backward pass (mamba_ssm ops/triton/ssd_combined.py)."""
+    states = -(-m.width * m.state // m.chunk)
+    scratch = add(times(per_token(m.mixed_width), x.width), times(per_token(states + 2 * m.heads + m.groups * m.chunk), FP32))
+    working = net.tape.tensor(scratch, 1)
+    scanned = net.tape.tensor(per_token(m.width), x.width)
+    weight = net.weight((m.kernel + 1) * m.mixed_width + m.width * m.norm + 3 * m.heads)
+    out = op([x], per_token(m.width), x.width, [x, scanned], scratch=times(scratch, 2), weight=weight)
+    del working
+    return out
 
 
 def gated_in_groups(net: Net, m: StateSpace, x: Tensor, gate: Tensor) -> Tensor:
