@@ -67,7 +67,8 @@ def gradient_width(w: Workload, recipe: Recipe) -> int:
 
 
 def gradient_bytes(w: Workload, rank: Rank, recipe: Recipe) -> int:
-    return in_blocks(w, rank, recipe, gradient_width(w, recipe))
+    """Gradients lie where activations were, cut out of larger blocks, so that they waste none."""
+    return elements(w, rank, recipe) * gradient_width(w, recipe)
 
 
 def state_width(w: Workload, recipe: Recipe) -> int:
