@@ -17,6 +17,7 @@ from advisor.model import Attention, Model
 from advisor.vocabulary import GGUF_TYPES
 from advisor.workload import Workload
 
+LLAMA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Stamp = tuple[tuple[str, int, int], ...]
 
 GGUF_FORMATS = ("none", "mxfp4", *GGUF_TYPES)
@@ -32,6 +33,8 @@ def decide(job: Job) -> Workload:
     objective = job.objective or "lm"
     engine = _engine(job, task, model)
     objectives.check(objective, engine)
+    if engine.untied_head:
+        model = model._replace(tied=False)
     _check_card(engine, gpu, job)
     notes = [*model.notes]
     if job.engine and engine.name != _other(task):
@@ -50,7 +53,7 @@ def decide(job: Job) -> Workload:
     if model.max_context and seq > model.max_context:
         notes.append(f"{model.name} was made for {model.max_context:,} tokens; {seq:,} are more.")
     if job.compile:
-        notes.append("What torch.compile fuses away is not estimated yet: the figures are those of eager mode.")
+        notes.append(COMPILED[task])
     if job.host_ram and job.estimator not in (None, "detailed"):
         notes.append("The memory guide's formulas know no host memory: host_ram limits nothing.")
     if task == "infer" and engine.preallocates_kv:
@@ -64,6 +67,7 @@ def decide(job: Job) -> Workload:
         notes.append(objectives.note(objective, method, seq))
     if objective == "reward":
         model = objectives.scored(model)
+    targets = _targets(job, model, notes)
     attention = _attention(job, engine, gpu, model, precision)
     compute = precision.removesuffix("-mixed")
     return Workload(
@@ -84,7 +88,7 @@ def decide(job: Job) -> Workload:
         kv_precision=job.kv_precision or compute,
         method=method,
         lora_rank=job.lora_rank or 16,
-        lora_targets=_targets(job, model),
+        lora_targets=targets,
         lora_dropout=job.lora_dropout or 0.0,
         adapter_precision=job.adapter_precision or _adapter_precision(engine, compute),
         optimizer=job.optimizer or "adamw",
@@ -109,6 +113,12 @@ def decide(job: Job) -> Workload:
         observed_with=job.observed_with,
         objective=objective,
     )
+
+
+COMPILED = {
+    "train": "torch.compile: what it keeps of each layer is estimated; a loss over all logits at once is as in eager mode.",
+    "infer": "What torch.compile fuses away is not estimated yet: the figures are those of eager mode.",
+}
 
 
 def _task(job: Job) -> str:
@@ -291,7 +301,7 @@ def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str])
         quantization = "nf4"
     if task == "train" and method == "full" and quantization != "none":
         raise RequestError(f"quantization: {quantization} weights cannot be trained in full; add --method qlora")
-    named = {"int8": engine.int8, "int4": engine.int4}.get(quantization, quantization)
+    named = {"int8": engine.int8, "int4": engine.int4, "nf4": engine.nf4}.get(quantization, quantization)
     if named != quantization:
         notes.append(f"{quantization} is {named} with {engine.name}.")
     if engine.ggml and named not in GGUF_FORMATS:
@@ -304,7 +314,9 @@ def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str])
     return method, named
 
 
-def _targets(job: Job, model: Model) -> tuple[str, ...]:
+def _targets(job: Job, model: Model, notes: list[str]) -> tuple[str, ...]:
+    """The modules asked for. Of Llama's names, which recipes list whatever the model, those that it lacks are passed over as long
+    as there is one that it has (PEFT: tuners_utils.py, inject_adapter); any other name that it lacks is refused."""
     if job.lora_targets == ():
         raise RequestError("lora-targets: name at least one module, or leave it to all-linear")
     asked = job.lora_targets or ("all-linear",)
@@ -313,10 +325,14 @@ def _targets(job: Job, model: Model) -> tuple[str, ...]:
     from advisor.memory.weights import linear_names
 
     known = {*linear_names(model), "lm_head"}
+    has = tuple(name for name in asked if name in known)
     for name in asked:
-        if name not in known:
+        if name not in known and not (has and name in LLAMA_NAMES):
             raise RequestError(f"lora-targets: {model.name} has no {name}; it has {', '.join(sorted(known))}")
-    return asked
+    if has != asked:
+        lacking = ", ".join(name for name in asked if name not in known)
+        notes.append(f"{model.name} has no {lacking}: PEFT passes over names that match nothing, and so does this estimate.")
+    return has
 
 
 def _loss(job: Job, engine: Engine, method: str, objective: str) -> str:

@@ -300,6 +300,7 @@ class _Facts(NamedTuple):
     logit_softcap: bool = False
     logits_fp32: bool = False  # the head's logits go to fp32 at once, and nothing holds them as they were computed
     scored: bool = False  # a head of one number a sequence in place of the language model's
+    shifted_loss: bool = False  # the loss is over a shifted copy of the logits, in their own type
     residual_dropout: float = 0.0
     extra_parameters: int = 0  # in the checkpoint, outside the language model: vision and audio towers
     extra_name: str = ""

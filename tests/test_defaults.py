@@ -81,6 +81,16 @@ def test_qlora_quantizes_to_nf4() -> None:
     assert "qlora" in refused(quantization="nf4")
 
 
+def test_llamas_names_are_passed_over_where_one_matches() -> None:
+    """PEFT goes by what matches: of the usual list GLM-4.7 Flash, with latent attention, has the last projection alone. Other names
+    that a model lacks are refused, and a list of which nothing matches."""
+    w = decided(train="glm-4.7-flash", method="lora", lora_targets="q_proj,k_proj,v_proj,o_proj")
+    assert w.lora_targets == ("o_proj",)
+    assert any("has no q_proj, k_proj, v_proj" in note for note in w.notes)
+    assert "has no q_proj" in refused(train="glm-4.7-flash", lora_targets="q_proj,k_proj")
+    assert "has no c_attn" in refused(lora_targets="q_proj,c_attn")
+
+
 def test_the_engine_says_what_int4_is() -> None:
     """int4 is nf4 in transformers and Q4_K_M in llama.cpp, and a note names it."""
     for engine, named in (("transformers", "nf4"), ("llama.cpp", "q4_k_m")):

@@ -13,9 +13,10 @@ from advisor.model import Attention, LatentAttention
 
 
 def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tensor:
-    if a.fused:
+    joined = a.fused or net.recipe.joined
+    if joined:
         qkv = net.linear("qkv_proj", x, a.query_width + 2 * a.kv_width, bias=a.bias)
-        if a.rotary:
+        if a.rotary and not net.recipe.joined:
             q, k, v = ops.part(qkv, a.query_width), ops.part(qkv, a.kv_width), ops.part(qkv, a.kv_width)
         else:
             q, k, v = ops.split(qkv, [a.query_width, a.kv_width, a.kv_width])
@@ -39,7 +40,7 @@ def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tens
         q, k = rotated(net, q), rotated(net, k)
     k, v = net.cached(k), net.cached(v)
     out = attend(net, a, q, k, v)
-    if not a.fused and a.output_gate and gate is not None:
+    if not joined and a.output_gate and gate is not None:
         out = ops.multiply(out, ops.sigmoid(gate))
     return net.linear("o_proj", out, hidden, bias=a.out_bias)
 
@@ -47,7 +48,7 @@ def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tens
 def rotated(net: Net, x: Tensor) -> Tensor:
     """x cos + rotate_half(x) sin. The tables have the stream's type and need no gradient, so x itself is not kept."""
     width = max(x.width, net.recipe.stream)
-    if net.recipe.fused:
+    if net.recipe.fused or net.recipe.compiled:
         return op([x], x.elements, width)
     straight = op([x], x.elements, width)
     half = op([x], per_token(ops.width_of(x) // 2), x.width)
@@ -64,6 +65,9 @@ def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         kernel = "efficient"
     groups = a.heads // a.kv_heads
     value_width = ops.width_of(v) * groups
+    if net.recipe.expands_keys and groups > 1:  # repeat_interleave, which copies a single head too
+        k, v = repeated(k, groups, a.heads), repeated(v, groups, a.heads)
+        groups = 1
     if kernel == "eager":
         return eager(net, a, q, repeated(k, groups, a.kv_heads), repeated(v, groups, a.kv_heads))
     if net.tape.autocast:

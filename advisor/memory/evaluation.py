@@ -11,11 +11,12 @@ from functools import lru_cache
 
 from advisor.memory.extent import Extent, add, less, times
 from advisor.memory.layers import head_forward
+from advisor.memory.losses import of_chunk
 from advisor.memory.net import Net, Recipe
 from advisor.memory.operations import per_token
 from advisor.memory.passes import above, ends, rotary_tables, unrecorded
 from advisor.memory.preference import Head, silent_end
-from advisor.memory.shadow import Peak, Storage, Tape, envelope
+from advisor.memory.shadow import FP32, Peak, Storage, Tape, envelope
 from advisor.memory.sharding import Rank
 from advisor.model import Model
 
@@ -49,11 +50,16 @@ def _loss_of(recipe: Recipe, model: Model) -> tuple[Peak, ...]:
     tape = Tape(grad=False, autocast=recipe.autocast)
     net = Net(tape, recipe)
     x = tape.tensor(per_token(model.hidden), recipe.stream)
-    if recipe.fused_loss:
+    if recipe.loss == "fused":
         hidden = net.norm(model.norm, x) if model.final_norm else x
         del x
         made = Storage(tape, hidden.storage.extent)
         Storage(tape, per_token(-(-10 * model.vocab // -(-model.vocab // model.hidden))))
+        peaks = tape.take_peaks()
+        del made
+    elif recipe.loss == "chunks" and recipe.chunks:  # LitGPT's validate makes all logits at once
+        made = Storage(tape, times(per_token(model.vocab), recipe.stream))
+        Storage(tape, of_chunk(recipe, times(per_token(model.vocab), 2 * FP32)))
         peaks = tape.take_peaks()
         del made
     else:

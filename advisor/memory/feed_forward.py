@@ -23,16 +23,22 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
         return net.linear(prefix + "down_proj", wide, hidden, bias=m.bias)
     if m.fused:
         gate, up = ops.split(net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias), [m.width, m.width])
-        up = ops.multiply(up, ops.activation(gate, m.activation))
-        return net.linear(prefix + "down_proj", up, hidden, bias=m.bias)
+        return net.linear(prefix + "down_proj", net.gated(gate, up, m.activation), hidden, bias=m.bias)
     return net.linear(
         prefix + "down_proj",
-        ops.multiply(
-            ops.activation(net.linear(prefix + "gate_proj", x, m.width, bias=m.bias), m.activation),
-            net.linear(prefix + "up_proj", x, m.width, bias=m.bias),
-        ),
+        gated_product(net, m, x, prefix),
         hidden,
         bias=m.bias,
+    )
+
+
+def gated_product(net: Net, m: Mlp, x: Tensor, prefix: str) -> Tensor:
+    if net.recipe.compiled:
+        gate = net.linear(prefix + "gate_proj", x, m.width, bias=m.bias)
+        return net.gated(gate, net.linear(prefix + "up_proj", x, m.width, bias=m.bias), m.activation)
+    return ops.multiply(
+        ops.activation(net.linear(prefix + "gate_proj", x, m.width, bias=m.bias), m.activation),
+        net.linear(prefix + "up_proj", x, m.width, bias=m.bias),
     )
 
 
@@ -96,7 +102,7 @@ def routed_experts(net: Net, e: Experts, x: Tensor, chosen: Tensor, hidden: int)
     elif e.gated:
         gate, up = ops.split(out, [half, half])
         del out
-        out = ops.multiply(ops.activation(gate, "silu"), up)
+        out = net.gated(gate, up, "silu")
         del gate, up
     else:
         out = ops.activation(out, "relu2")

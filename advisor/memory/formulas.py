@@ -13,7 +13,7 @@ from advisor.memory.extent import Extent, less
 from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import kept_tokens, largest_layer, token_elements
 from advisor.memory.loading import Moment
-from advisor.memory.passes import held_logits
+from advisor.memory.losses import held_logits
 from advisor.memory.pieces import gates_and_ups
 from advisor.memory.recipe import keeps_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
@@ -160,6 +160,12 @@ def _gradients(w: Workload, rank: Rank, phase: str) -> Origin:
     ranks = zero_shares(w.zero, w.data_parallel).gradients
     whole = _divided(w, rank, _blocks(elements, trained.gradient_width(w, recipe), held), held, ranks)
     source = "autograd: a gradient has the type of its parameter"
+    forgotten = trained.forgotten_gradient_bytes(w, rank)
+    if forgotten:
+        here = training.phases(w, rank)[phase]["gradients"] - forgotten
+        return Origin(
+            f"{here:,} B + {forgotten:,} B: of what is trained, and the embedding's, which nothing drops", w.engine.source
+        )
     if phase == "step":
         return Origin(f"{whole}: one for each trained parameter", source)
     if phase in ("load", "save"):
@@ -225,7 +231,13 @@ def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
     if head:
         words, source = HEADS[head.kind]
         return Origin(f"{product}: {words}", source)
-    if w.loss == "chunked":
+    recipe = recipe_of(w)
+    if recipe.loss == "chunks":
+        words = (
+            f"last norm, {rank.model.vocab:,} logits a token and their softmax, kept for every chunk; gradients of one chunk"
+        )
+        return Origin(f"{product}: {words}", w.engine.source)
+    if recipe.loss == "fused":
         return Origin(f"{product}: last norm, a chunk of logits, gradients of head and states", CHUNKED_LOSS)
     words = f"last norm, and {rank.model.vocab:,} logits a token: as computed, in fp32, their softmax, their gradient"
     if w.engine.holds_outputs:

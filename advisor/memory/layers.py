@@ -82,10 +82,10 @@ def logits_of(net: Net, model: Model, x: Tensor, parts: int = 1) -> Tensor:
     hidden = net.norm(model.norm, x, weights=model.hidden) if model.final_norm else x
     hidden = net.gathered(hidden, model.hidden)
     del x
-    logits = net.linear("lm_head", hidden, -(-model.vocab // parts), quantized=False)
+    logits = net.linear("lm_head", hidden, -(-model.vocab // parts), quantized=net.recipe.quantized_head)
     if parts > 1:
         logits = op([logits], per_token(model.vocab), logits.width)
-    if model.logits_fp32:
+    if model.logits_fp32 or net.recipe.outputs_fp32:
         logits = ops.to(logits, FP32)
     if model.logit_softcap:
         bent = ops.scaled(logits)
@@ -97,14 +97,16 @@ def logits_of(net: Net, model: Model, x: Tensor, parts: int = 1) -> Tensor:
 def head_forward(net: Net, model: Model, x: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
     """The logits and the cross-entropy over them: (loss, logits).
 
-    transformers' ForCausalLMLoss: the logits in fp32, a log-softmax of them, the mean.
+    transformers' ForCausalLMLoss: the logits in fp32, a log-softmax of them, the mean. Before 4.45 the logits became fp32 in the
+    model, and the loss was over a copy of them without the last token; remote code of 2023 copied them as they were.
     """
     logits = logits_of(net, model, x, parts)
-    wide = ops.to(logits, FP32)
+    shifted = op([logits], logits.elements, logits.width) if net.recipe.shifted else logits
+    wide = shifted if net.recipe.narrow_loss and not net.tape.autocast else ops.to(shifted, FP32)
     if net.recipe.fused:  # Megatron's cross-entropy makes the softmax, and then the gradient, where the fp32 logits are
         loss = op([wide], (1, 0, 0, 0, 0, 0), FP32, [wide])
         if loss.node:
             loss.node.in_place = True
         return loss, logits
-    log_probabilities = op([wide], wide.elements, FP32, saves_output=True)
+    log_probabilities = op([wide], wide.elements, wide.width, saves_output=True)
     return op([log_probabilities], (1, 0, 0, 0, 0, 0), FP32, [log_probabilities]), logits

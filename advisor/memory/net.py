@@ -7,6 +7,8 @@ from advisor.memory.extent import Extent
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Parameter, Tape, Tensor, op
 
+QKV = ("q_proj", "k_proj", "v_proj")
+
 
 class Recipe(NamedTuple):
     """How a model is run, as far as its tensors depend on it. Widths are bytes per element."""
@@ -24,7 +26,18 @@ class Recipe(NamedTuple):
     dropout: bool = False  # before the adapters
     kernel: str = "flash"
     masked: bool = False  # sliding layers take an explicit mask, which no flash kernel accepts
-    fused_loss: bool = False  # the loss is computed chunk by chunk, never over all logits at once
+    loss: str = "plain"  # over all logits at once; fused: chunk by chunk, and none kept; chunks: chunk by chunk, and all kept
+    chunks: int = 0  # of a sequence
+    chunk_tokens: int = 0  # in a chunk, where that is fixed
+    outputs_fp32: bool = False  # logits leave the model in fp32
+    shifted: bool = False  # the loss is over a copy of them
+    narrow_loss: bool = False  # a loss that does not ask for fp32 has the logits' own type
+    compiled: bool = False  # torch.compile fuses what is elementwise, and keeps what matrix products and kernels read
+    joined: bool = False  # queries, keys and values are one product
+    expands_keys: bool = False  # keys and values are copied to every query head, whatever the kernel
+    unpacked: int = HALF  # bytes an element that unpacking a k-bit weight takes
+    quantized_head: bool = False
+    keeps_inputs: bool = False  # k-bit products hold their inputs as long as the graph is there
     caches: bool = False  # keys and values go to a cache
     parts: int = 1  # tensor-parallel ranks that share out the tokens of the residual stream (sequence parallel)
     routed_parts: int = 1  # the same of the tokens that go to experts, which are not cut then
@@ -57,12 +70,14 @@ class Net:
         recipe = self.recipe
         weight = self.weight(ops.width_of(x) * out)
         if recipe.quantized and quantized:
-            result = ops.dequantized_linear(x, weight, out, recipe.compute)
+            result = ops.dequantized_linear(x, weight, out, recipe.compute, recipe.unpacked, holds=recipe.keeps_inputs)
         else:
             result = ops.linear(x, weight, out, self.weight(out) if bias else None)
         return self._adapted(x, result, out) if recipe.rank and self._is_target(name) else result
 
     def _is_target(self, name: str) -> bool:
+        if name == "qkv_proj" and self.recipe.joined:
+            return any(map(self._is_target, QKV))
         return self.own_names.get(name, name).rsplit(".", 1)[-1] in self.recipe.targets
 
     def _adapted(self, x: Tensor, result: Tensor, out: int) -> Tensor:
@@ -89,11 +104,17 @@ class Net:
         parts = self.recipe.parts
         return x if parts == 1 else op([x], per_token(share(ops.width_of(x), parts)), x.width)
 
+    def gated(self, gate: Tensor, up: Tensor, kind: str) -> Tensor:
+        """activation(gate) × up. Compiled, the activation is made again in the backward pass."""
+        if self.recipe.compiled:
+            return op([gate, up], up.elements, up.width, [gate, up])
+        return ops.multiply(ops.activation(gate, kind), up)
+
     def norm(self, kind: str, x: Tensor, rows: int = 1, weights: int | None = None) -> Tensor:
         """A norm over each of ``rows`` vectors of a token."""
         elements = weights or ops.width_of(x)
-        if self.recipe.fused:
-            return ops.fused_norm(x, self.weight(elements), rows)
+        if self.recipe.fused or self.recipe.compiled:
+            return ops.fused_norm(x, None if kind == "none" else self.weight(elements), rows)
         if kind == "none":
             return ops.to(ops.layer_norm(ops.to(x, FP32), None, None), x.width)
         weight = self.weight(elements)

@@ -163,8 +163,8 @@ def unit_rows(x: Tensor, rows: int) -> Tensor:
     return multiply_rows(x, inverse)
 
 
-def fused_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
-    """One kernel: keeps its input and a reciprocal for each row (Transformer Engine's rmsnorm)."""
+def fused_norm(x: Tensor, weight: Parameter | None, rows: int = 1) -> Tensor:
+    """One kernel: keeps its input and a reciprocal for each row (Transformer Engine's rmsnorm; what torch.compile makes of any)."""
     return op([x], x.elements, x.width, [x, x.tape.tensor(per_token(rows), FP32)], weight=weight)
 
 
@@ -220,12 +220,17 @@ def linear(x: Tensor, weight: Parameter, out: int, bias: Parameter | None = None
     return op([x], per_token(out), max(x.width, weight.width), saves, weight=_joined(weight, bias))
 
 
-def dequantized_linear(x: Tensor, weight: Parameter, out: int, compute: int) -> Tensor:
-    """A frozen quantized weight: unpacked to the computing type for each product, in both directions."""
-    unpacked: Extent = (weight.elements * compute, 0, 0, 0, 0, 0)
+def dequantized_linear(
+    x: Tensor, weight: Parameter, out: int, compute: int, unpacked: int = HALF, *, holds: bool = False
+) -> Tensor:
+    """A frozen quantized weight: unpacked for each product, in both directions. ``unpacked``: bytes an element for that;
+    ``holds``: the graph's node refers to the input, and lets go of it only with the graph."""
+    elements: Extent = (weight.elements, 0, 0, 0, 0, 0)
     narrow = to(x, compute)
-    copy = x.tape.tensor((weight.elements, 0, 0, 0, 0, 0), compute)
-    result = op([narrow], per_token(out), compute, scratch=unpacked)
+    copy = x.tape.tensor(elements, max(unpacked, compute))
+    result = op([narrow], per_token(out), compute, scratch=times(elements, max(unpacked, compute)))
+    if holds and x.tape.grad:
+        x.tape.held.append(narrow.storage)
     del copy, narrow
     return to(result, x.width)
 

@@ -10,22 +10,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.memory.extent import NOTHING, Extent, add, less, times, total
-from advisor.memory.layers import head_forward, layer_forward
+from advisor.memory.layers import layer_forward
+from advisor.memory.losses import end_block
 from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_token
-from advisor.memory.shadow import FP32, HALF, Peak, Storage, Tape, envelope, run_backward
+from advisor.memory.shadow import Block, Peak, Storage, Tape, envelope, run_backward, turn
 from advisor.memory.sharding import Rank
 from advisor.model import Attention, Layer, Model
-
-
-class Block(NamedTuple):
-    """One layer's tensors; its peaks stand on what was live before its input came."""
-
-    kept_forward: Extent  # live to the end of the forward pass
-    kept: Extent  # live when the backward pass begins
-    forward: tuple[Peak, ...]
-    backward: tuple[Peak, ...]
-    gradients: Extent  # of its parameters, left when its backward pass is done
 
 
 class Ending(NamedTuple):
@@ -54,20 +45,11 @@ def stored_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, firs
     forward = tape.take_peaks()
     node, output = y.node, y.storage.extent
     del x, y
-    kept_forward, kept = _turn(tape)
+    kept_forward, kept = turn(tape)
     tape.arriving = Storage(tape, output)
     run_backward(tape, node)
-    return Block(kept_forward, kept, forward, tape.take_peaks(), tape.gradients)
-
-
-def _turn(tape: Tape) -> tuple[Extent, Extent]:
-    """From the forward to the backward pass: what is kept to the end of the forward pass, and what is left when autocast
-    lets go of its copies."""
-    kept_forward = tape.live
-    tape.casts.clear()
-    tape.mark()
-    tape.peaks.clear()
-    return kept_forward, tape.live
+    held = total(storage.extent for storage in set(tape.held))
+    return Block(kept_forward, kept, forward, tape.take_peaks(), tape.gradients, held)
 
 
 @lru_cache(maxsize=4096)
@@ -113,68 +95,6 @@ def cached_block(recipe: Recipe, layer: Layer, hidden: int) -> Block:
     peaks = tape.take_peaks()
     del y, x
     return Block(tape.live, tape.live, peaks, (), NOTHING)
-
-
-@lru_cache(maxsize=1024)
-def loss_block(recipe: Recipe, model: Model, holds_logits: bool, adding: bool, head_parts: int = 1) -> Block:
-    """The last norm, the head and the loss over all logits at once."""
-    tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
-    net = Net(tape, recipe)
-    x = tape.tensor(per_token(share(model.hidden, recipe.parts)), recipe.stream, needs_grad=True)
-    loss, logits = head_forward(net, model, x, head_parts)
-    forward = tape.take_peaks()
-    node = loss.node
-    del loss, x
-    held = logits if holds_logits else None
-    del logits
-    kept_forward, kept = _turn(tape)
-    tape.arriving = Storage(tape, NOTHING)
-    run_backward(tape, node)
-    backward = tape.take_peaks()
-    del held
-    return Block(kept_forward, kept, as_loss(forward), as_loss(backward), tape.gradients)
-
-
-@lru_cache(maxsize=1024)
-def chunked_loss_block(recipe: Recipe, model: Model, adding: bool, head_parts: int = 1) -> Block:
-    """The same, a chunk of tokens at a time, as Liger's fused linear cross-entropy does (fused_linear_cross_entropy.py).
-
-    The chunks are as many as the vocabulary is wider than the hidden size. Each makes 16-bit logits, their fp32 copy and its
-    gradient in place, 10 bytes an element with the scratch; the gradients of the hidden states and of the head are made in the
-    forward pass and kept.
-    """
-    tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
-    net = Net(tape, recipe)
-    x = tape.tensor(per_token(share(model.hidden, recipe.parts)), recipe.stream, needs_grad=True)
-    hidden = net.norm(model.norm, x, weights=model.hidden) if model.final_norm else x
-    del x
-    rows = -(-model.vocab // head_parts)
-    head: Extent = (model.hidden * rows * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0, 0)
-    made = [Storage(tape, hidden.storage.extent), Storage(tape, head)]
-    chunks = -(-model.vocab // model.hidden)
-    Storage(tape, per_token(-(-10 * model.vocab // chunks)))
-    forward = tape.take_peaks()
-    node = hidden.node
-    del hidden
-    kept = tape.live
-    tape.arriving = made[0]
-    tape.gradients = add(tape.gradients, NOTHING if adding else head)
-    if adding:
-        made.clear()
-    else:
-        del made[0]
-    run_backward(tape, node)
-    return Block(kept, kept, as_loss(forward), as_loss(tape.take_peaks()), tape.gradients)
-
-
-def as_loss(peaks: Iterable[Peak]) -> tuple[Peak, ...]:
-    return tuple(peak._replace(loss=less(peak.live, peak.gradients)) for peak in peaks)
-
-
-def held_logits(recipe: Recipe, model: Model) -> Extent:
-    """The logits, where the training loop still has the model's outputs in a variable."""
-    width = FP32 if model.logits_fp32 else HALF if recipe.autocast else recipe.stream
-    return times(per_token(model.vocab), width)
 
 
 def embedding_peak(recipe: Recipe, model: Model, *, tied: bool) -> Peak:
@@ -225,15 +145,12 @@ def training_passes(
     end = Block(NOTHING, NOTHING, (), (), NOTHING)
     if rank.has_head and ending:
         end = ending.block
-    elif rank.has_head and recipe.fused_loss:
-        end = chunked_loss_block(recipe, rank.model, adding, _cut(rank))
     elif rank.has_head:
-        end = loss_block(recipe, rank.model, holds_logits, adding, _cut(rank))
+        end = end_block(recipe, rank.model, holds_logits, adding, _cut(rank))
 
-    held = held_logits(recipe, rank.model) if holds_logits and rank.has_head and not recipe.fused_loss else NOTHING
     at = ends(rank.model)
     forward: list[Peak] = []
-    level = shared
+    level = total([shared, *(block.held for block in blocks)])
     for depth, block in enumerate(blocks):
         if depth in at:
             forward += above(level, block.forward)
@@ -255,13 +172,14 @@ def training_passes(
         level = less(level, block.kept)
         if depth in at:
             backward += above(level, block.backward, gradients)
+        level = add(level, block.held)
         gradients = add(gradients, block.gradients)
     if rank.embeds:
-        backward += above(shared, [embedding_peak(recipe, rank.model, tied=tied)], gradients)
-    # The outputs of a step go when the next one's come, and so are there in its forward pass too.
+        backward += above(level, [embedding_peak(recipe, rank.model, tied=tied)], gradients)
+    # The outputs and the graph of a step go when the next one's come, and so are there in its forward pass too.
     return Passes(
-        envelope(beside_logits(forward, held)),
-        envelope([*at_loss, *beside_logits(backward, held)]),
+        envelope(beside_logits(forward, end.held)),
+        envelope([*at_loss, *beside_logits(backward, end.held)]),
         add(kept, end.kept),
     )
 

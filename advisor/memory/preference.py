@@ -14,10 +14,10 @@ from typing import NamedTuple
 from advisor.memory import operations as ops
 from advisor.memory.extent import NOTHING, Extent, add, less, times
 from advisor.memory.layers import logits_of
+from advisor.memory.losses import as_loss
 from advisor.memory.net import Net, Recipe
 from advisor.memory.operations import per_sequence, per_token
-from advisor.memory.passes import Block, as_loss
-from advisor.memory.shadow import FP32, Peak, Storage, Tape, Tensor, op, run_backward
+from advisor.memory.shadow import FP32, Block, Peak, Storage, Tape, Tensor, op, run_backward
 from advisor.model import Model
 
 # TRL's tiles of logits: tokens and columns of the vocabulary (TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE).

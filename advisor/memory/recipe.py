@@ -28,8 +28,12 @@ def upcast(w: Workload) -> bool:
     Not where the weights are sharded: ZeRO-3 and FSDP put tensors of one type together, so all is 16-bit, the packed weights'
     storage too (PEFT docs, accelerate/fsdp.md, accelerate/deepspeed.md; trl 1.16 leaves the preparation out there).
     """
-    kbit = w.quantization != "none" and FORMATS[w.quantization].kbit
-    return w.task == "train" and w.method != "full" and kbit and w.engine.kbit_upcast and w.zero < 3
+    return w.task == "train" and w.method != "full" and kbit(w) and w.engine.kbit_upcast and w.zero < 3
+
+
+def kbit(w: Workload) -> bool:
+    """Whether bitsandbytes holds the weights."""
+    return w.quantization != "none" and FORMATS[w.quantization].kbit
 
 
 def resident_width(w: Workload) -> int:
@@ -50,6 +54,7 @@ def storing(w: Workload) -> Storing:
         skips=_skipped(w),
         ggml=w.engine.ggml,
         head_copy=_copies_head(w),
+        kbit_head=w.engine.kbit_head,
     )
 
 
@@ -112,6 +117,7 @@ def _recipe(w: Workload) -> Recipe:
     autocast = w.task == "train" and w.precision.endswith("-mixed") and not deepspeed_masters(w) and not upcast(w)
     if autocast and w.zero and w.sharding == "fsdp":
         autocast, width = False, 2  # FSDP casts the gathered parameters, so the passes see 16-bit weights
+    shifts = w.engine.shifts_logits and not w.model.shifted_loss
     return Recipe(
         train=w.task == "train",
         weight=width,
@@ -126,13 +132,30 @@ def _recipe(w: Workload) -> Recipe:
         dropout=adapted and w.lora_dropout > 0,
         kernel=w.attention,
         masked=sees_masks(w),
-        fused_loss=w.task == "train" and w.loss == "chunked",
+        loss=_loss(w),
+        chunks=w.engine.chunks,
+        chunk_tokens=w.engine.chunk_tokens,
+        outputs_fp32=w.task == "train" and (w.engine.outputs_fp32 or shifts),
+        shifted=w.task == "train" and (shifts or w.model.shifted_loss),
+        narrow_loss=w.model.shifted_loss and (deepspeed_masters(w) or not w.engine.autocasts),
+        compiled=w.compile and w.task == "train",
+        joined=w.engine.joined_projections and w.task == "train",
+        expands_keys=w.engine.expands_keys and w.task == "train",
+        unpacked=BYTES["fp16"] * (2 if w.engine.kbit_from_fp16 and w.precision.startswith("bf16") else 1),
+        quantized_head=quantized and kbit(w) and w.engine.kbit_head,
+        keeps_inputs=quantized and kbit(w) and w.engine.kbit_keeps_inputs,
         caches=w.task == "infer",
         parts=token_parts(w),
         routed_parts=token_parts(w) if expert_tp(w) == 1 else 1,
         exchanged=w.task == "train" and w.ep > 1,
         fused=w.task == "train" and w.engine.fused,
     )
+
+
+def _loss(w: Workload) -> str:
+    if w.task != "train" or w.loss != "chunked":
+        return "plain"
+    return "chunks" if w.engine.chunks or w.engine.chunk_tokens else "fused"
 
 
 def token_parts(w: Workload) -> int:

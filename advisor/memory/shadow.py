@@ -30,6 +30,17 @@ class Peak(NamedTuple):
     loss: Extent = NOTHING
 
 
+class Block(NamedTuple):
+    """One layer's tensors; its peaks stand on what was live before its input came."""
+
+    kept_forward: Extent  # live to the end of the forward pass
+    kept: Extent  # live when the backward pass begins
+    forward: tuple[Peak, ...]
+    backward: tuple[Peak, ...]
+    gradients: Extent  # of its parameters, left when its backward pass is done
+    held: Extent = NOTHING  # what is still referred to when the backward pass is done, until the next forward pass is
+
+
 class Tape:
     """Counts what is live, and remembers the graph. ``autocast``: the dtype (bytes) that matrix products are cast to."""
 
@@ -45,6 +56,7 @@ class Tape:
         self.parameter_gradients: list[Storage] = []
         self.input_gradients: list[Storage] = []
         self.arriving: Storage | None = None  # the gradient that the backward pass starts with
+        self.held: list[Storage] = []  # what nodes of the graph refer to beside what autograd saves and frees
         self.last_save = 0  # how many peaks there were when something was last kept for backward
         self._rising = False
         self.outside = Storage(self, NOTHING)  # what is live anyway and counted elsewhere
@@ -182,6 +194,16 @@ def op(
             tape.last_save = len(tape.peaks)
         tape.nodes.append(node)
     return result
+
+
+def turn(tape: Tape) -> tuple[Extent, Extent]:
+    """From the forward to the backward pass: what is kept to the end of the forward pass, and what is left when autocast
+    lets go of its copies."""
+    kept_forward = tape.live
+    tape.casts.clear()
+    tape.mark()
+    tape.peaks.clear()
+    return kept_forward, tape.live
 
 
 def run_backward(tape: Tape, node: Node | None) -> None:

@@ -8,7 +8,7 @@ from advisor.memory import optimizers
 from advisor.memory.allocator import block
 from advisor.memory.net import Recipe
 from advisor.memory.parameters import Weight, layer_weights
-from advisor.memory.recipe import keeps_masters, resident_width, trains_fully
+from advisor.memory.recipe import kbit, keeps_masters, resident_width, trains_fully
 from advisor.memory.sharding import Rank
 from advisor.memory.weights import adapter_of, adapter_weights, held_outside, largest_matrix
 from advisor.workload import Workload
@@ -69,6 +69,14 @@ def gradient_width(w: Workload, recipe: Recipe) -> int:
 def gradient_bytes(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """Gradients lie where activations were, cut out of larger blocks, so that they waste none."""
     return elements(w, rank, recipe) * gradient_width(w, recipe)
+
+
+def forgotten_gradient_bytes(w: Workload, rank: Rank) -> int:
+    """LitGPT puts bitsandbytes' StableEmbedding in the place of the embedding after it has frozen the rest, and outside the
+    optimizer (finetune/lora.py): its gradient is made in every step and never dropped."""
+    if not (w.engine.kbit_embedding_gradient and kbit(w) and rank.embeds):
+        return 0
+    return block(rank.model.vocab * rank.model.hidden * resident_width(w))
 
 
 def state_width(w: Workload, recipe: Recipe) -> int:

@@ -8,9 +8,10 @@ from advisor.memory import collectives, loading, optimizers, reference, saving, 
 from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
+from advisor.memory.losses import held_logits
 from advisor.memory.net import Recipe
 from advisor.memory.offload import moved
-from advisor.memory.passes import Passes, beside_logits, held_logits, stored_block, training_passes
+from advisor.memory.passes import Passes, beside_logits, stored_block, training_passes
 from advisor.memory.recipe import deepspeed_masters, keeps_masters, recipe_of, storing, trains_fully
 from advisor.memory.shadow import Peak
 from advisor.memory.sharding import Rank, zero_shares
@@ -26,7 +27,9 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     recipe = recipe_of(w)
     gradients = _kept_share(w, rank, trained.gradient_bytes(w, rank, recipe))
     always = standing(w, rank, recipe)
-    there = {**always, "gradients": gradients} if keeps_gradients(w) else dict(always)
+    forgotten = trained.forgotten_gradient_bytes(w, rank)
+    steady = {**always, "gradients": always.get("gradients", 0) + forgotten}
+    there = {**steady, "gradients": forgotten + gradients} if keeps_gradients(w) else dict(steady)
     passes = _passes(w, rank, recipe)
     around = {"gathered-parameters": collectives.gathered(w, rank, recipe)}
     if w.sharding == "deepspeed":
@@ -39,9 +42,9 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
         "backward": _pass_parts(w, rank, recipe, backward, passes.backward, beside_backward(w, rank, recipe, passes)),
     }
     if w.optimizer != "none":
-        found["step"] = _step(w, rank, recipe, there, gradients)
-    found["eval"] = _pass_parts(w, rank, recipe, {**always, **around}, evaluation(w, rank, recipe), 0)
-    found["save"] = {**always, **saving.beside(w, rank, recipe)}
+        found["step"] = _step(w, rank, recipe, there, forgotten + gradients)
+    found["eval"] = _pass_parts(w, rank, recipe, {**steady, **around}, evaluation(w, rank, recipe), 0)
+    found["save"] = {**steady, **saving.beside(w, rank, recipe)}
     return found
 
 
@@ -141,7 +144,7 @@ def in_flight(w: Workload, rank: Rank, passes: Passes) -> int:
 
 def holds_logits(w: Workload) -> bool:
     """Whether the loop still has the logits of the step before."""
-    return w.engine.holds_outputs and w.objective == "lm" and w.loss == "plain"
+    return w.engine.holds_outputs and w.objective == "lm" and recipe_of(w).loss != "fused"
 
 
 def in_flight_count(w: Workload, rank: Rank) -> int:
@@ -210,7 +213,7 @@ def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int)
 def step_temporaries(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """What the step takes for a moment: fp32 gradients where masters are stepped, the optimizer's own copies."""
     shard = per_rank(w, rank, trained.elements(w, rank, recipe), zero_shares(w.zero, w.data_parallel).states)
-    copies = optimizers.step_copy(w.optimizer)
+    copies = 0 if w.engine.fused_step and w.optimizer == "adamw" else optimizers.step_copy(w.optimizer)
     if keeps_masters(w):
         at_once = min(shard, collectives.SUB_GROUP) if w.zero == 3 else shard
         made = 0 if w.engine.fp32_gradients else 1

@@ -26,7 +26,8 @@ class Storing(NamedTuple):
     allocator block of its own (else they are cut out of one large block, and nothing is lost to rounding).
 
     ``skips``: kinds of weights that the engine leaves as they are though the format could take them. ``ggml``: as llama.cpp
-    holds them, with fp32 vectors and the input embedding on the CPU. ``head_copy``: a tied head is there beside the embedding.
+    holds them, with fp32 vectors and the input embedding on the CPU. ``head_copy``: a tied head is there beside the embedding; ``kbit_head``:
+    bitsandbytes quantizes the head like the layers.
     """
 
     quantization: str
@@ -35,13 +36,14 @@ class Storing(NamedTuple):
     skips: tuple[Kind, ...] = ()
     ggml: bool = False
     head_copy: bool = False
+    kbit_head: bool = False
 
 
 def quantizes(weight: Weight, how: Storing) -> bool:
     """Whether a tensor is among those that the format touches: the matrices of the layers; in GGUF the embedding and head too."""
     if how.quantization == "none" or weight.cols == 1 or weight.rows == 1 or weight.kind in how.skips:
         return False
-    if weight.kind in ("linear", "expert"):
+    if weight.kind in ("linear", "expert") or (weight.kind == "head" and how.kbit_head and FORMATS[how.quantization].kbit):
         return True
     return FORMATS[how.quantization].everything and weight.kind in ("embedding", "head")
 

@@ -130,6 +130,7 @@ def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> 
         embedding_norm=family.embedding_norm,
         logit_softcap=keys.get("final_logit_softcapping") is not None,
         logits_fp32=family.logits_fp32,
+        shifted_loss=family.shifted_loss,
         residual_dropout=keys.share("resid_pdrop"),
         max_context=keys.optional("max_position_embeddings"),
         dtype=dtype,

@@ -70,6 +70,7 @@ class Family(NamedTuple):
     names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama
     output_gate: bool = False
     logits_fp32: bool = False
+    shifted_loss: bool = False
     layers: Callable[[Any, "Family", int], tuple[Layer, ...]] | None = (
         None  # for layers of several kinds, put together by itself
     )

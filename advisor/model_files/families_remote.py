@@ -23,6 +23,7 @@ REMOTE: dict[str, Family] = {
         aliases={"seq_length": "max_position_embeddings", "kv_channels": "head_dim", "attn_dropout_prob": "attention_dropout"},
         translate=translations.qwen,
         fixed={"no_bias": True},
+        shifted_loss=True,  # modeling_qwen.py, QWenLMHeadModel.forward
         qkv_bias=True,
         out_bias=False,
         mlp_bias=False,

@@ -105,3 +105,12 @@ def test_gradients_are_as_large_as_the_weights() -> None:
     """After its backward pass a bf16 layer has left 2 bytes for each of its parameters."""
     parameters = 2 * h * q + 2 * h * kv + 3 * h * 14336 + 2 * h
     assert stored_block(BF16, LLAMA, h, 0.0, False, False).gradients[0] == 2 * parameters
+
+
+@pytest.mark.parametrize(("kv_heads", "trainable", "bytes_a_token"), [(8, True, 16_680), (2, True, 15_144), (2, False, 10_280)])
+def test_what_torch_compile_keeps_of_a_layer(kv_heads: int, trainable: bool, bytes_a_token: int) -> None:
+    """Bytes a token that the min-cut partitioner hands to the backward graph of transformers' LlamaDecoderLayer (512 wide, 1,408
+    inside, 8 heads, bf16, SDPA), weights and rotary tables aside: torch 2.13, transformers 5.23, aot_autograd on a CPU."""
+    layer = Layer(Attention(8, kv_heads, 64), Mlp(1408))
+    block = stored_block(BF16._replace(compiled=True, trainable=trainable), layer, 512, 0.0, False, False)
+    assert block.kept == (0, bytes_a_token, 0, 0, 0, 0)
