@@ -50,6 +50,7 @@ def storing(w: Workload) -> Storing:
         skips=_skipped(w),
         ggml=w.engine.ggml,
         head_copy=_copies_head(w),
+        each_expert=not w.engine.stacked_experts and not w.engine.serving,
     )
 
 
