@@ -309,8 +309,8 @@ def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
     if w.task == "infer":
         return Origin(nccl.formula, nccl.source)
     recipe = recipe_of(w)
-    flat = collectives.buckets(w, rank, recipe)
     whole = collectives.unreduced(w, rank, recipe) if phase == "backward" else 0
+    flat = training.phases(w, rank)[phase].get("communication-buffers", 0) - whole  # not there yet at each moment of loading
     named = ((flat, "DDP's copy of the gradients" if w.zero == 0 else "ZeRO's buckets"), (whole, "a layer's gradients"))
     terms_, words = zip(
         *((f"{many:,} B", what) for many, what in (*named, (nccl.point, "NCCL's buffers")) if many), strict=True
