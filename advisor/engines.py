@@ -15,7 +15,7 @@ class Reserves(NamedTuple):
     chunk: Tiers = ((0, 8192),)  # tokens of prompts that are computed in one pass
     whole_prompt: int = 0  # a prompt up to this length is computed in one pass
     sequences: Tiers = ()  # sampled together in the profile
-    modest: tuple[str, ...] = ()  # cards that take the last tier whatever their size
+    modest: str = ""  # the card that takes the last tier whatever its size
     profiles: bool = False  # runs a full chunk and samples all sequences at its start, and has their memory left over
     logit_bytes: int = 6  # the sampler's tensors, a logit
     block: int = 1  # tokens of a KV block

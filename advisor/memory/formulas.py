@@ -27,7 +27,7 @@ from advisor.memory.kv_cache import largest_layer, token_elements
 from advisor.memory.loading import Moment
 from advisor.memory.passes import held_logits
 from advisor.memory.pieces import gates_and_ups
-from advisor.memory.recipe import keeps_masters, recipe_of, resident_width, storing
+from advisor.memory.recipe import compute_width, keeps_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
 from advisor.memory.weights import adapter_targets, is_gguf, rank_sum, taken_as_published
 from advisor.results import Origin
@@ -221,7 +221,7 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
     if w.engine.ggml:
         return Origin(llama_cpp.buffer(w, rank).text, llama_cpp.SOURCE)
     if w.engine.serving and serving.samples_highest(w, rank):
-        states = f"{serving.chunk_tokens(w):,} × {rank.model.hidden:,} × {recipe_of(w).stream} B"
+        states = f"{serving.chunk_tokens(w):,} × {rank.model.hidden:,} × {compute_width(w)} B"
         return Origin(f"{states}: the hidden states beside the logits", w.engine.reserves.source)
     if phase == "decode":
         held = inference.phases(w, rank)[phase]["activations"]

@@ -22,13 +22,15 @@ GIB = 2**30
 
 def tier(w: Workload, tiers: Tiers) -> int:
     """What this card gets; 0 where nothing is set aside."""
-    if tiers and any(name in w.gpu.name for name in w.engine.reserves.modest):
-        return tiers[-1][1]
-    return of_size(w.gpu, tiers)
+    modest = w.engine.reserves.modest
+    return tiers[-1][1] if tiers and modest and modest in w.gpu.name else of_size(w.gpu, tiers)
 
 
 def of_size(gpu: Gpu, tiers: Tiers) -> int:
-    return next((value for least, value in tiers if gpu.total_bytes >= least * GIB), 0)
+    for least, value in tiers:
+        if gpu.total_bytes >= least * GIB:
+            return value
+    return 0
 
 
 def headroom(gpu: Gpu, habits: Reserves, ranks: int) -> int:
@@ -66,7 +68,7 @@ def logit_bytes(w: Workload) -> int:
 
 def states_bytes(w: Workload) -> int:
     """The hidden states of a chunk, which are there while its logits are sampled."""
-    return chunk_tokens(w) * w.model.hidden * recipe_of(w).stream
+    return chunk_tokens(w) * w.model.hidden * compute_width(w)
 
 
 def working_bytes(w: Workload, rank: Rank) -> int:
@@ -76,7 +78,7 @@ def working_bytes(w: Workload, rank: Rank) -> int:
 
 def samples_highest(w: Workload, rank: Rank) -> bool:
     """Whether a pass stands highest when its layers are done, with the hidden states and the sampler's tensors."""
-    return rank.has_head and states_bytes(w) + sampler_bytes(w) > working_bytes(w, rank)
+    return "logits-and-loss" in parts(w, rank)
 
 
 def held_tokens(w: Workload, layer: Layer, tokens: int) -> int:
@@ -103,9 +105,10 @@ def state_width(w: Workload) -> int:
 def parts(w: Workload, rank: Rank) -> dict[str, int]:
     """Beside weights and caches: the pass that stands highest, and the CUDA graphs."""
     graphs = {"cuda-graphs": w.engine.reserves.graphs_bytes}
-    if samples_highest(w, rank):
-        return {"activations": states_bytes(w), "logits-and-loss": sampler_bytes(w), **graphs}
-    return {"activations": working_bytes(w, rank), **graphs}
+    working, states, sampler = working_bytes(w, rank), states_bytes(w), sampler_bytes(w)
+    if rank.has_head and states + sampler > working:
+        return {"activations": states, "logits-and-loss": sampler, **graphs}
+    return {"activations": working, **graphs}
 
 
 def decoding(w: Workload, rank: Rank) -> dict[str, int]:
