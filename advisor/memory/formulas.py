@@ -225,7 +225,7 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
         return Origin(f"{states}: the hidden states beside the logits", w.engine.reserves.source)
     if phase == "decode":
         held = inference.phases(w, rank)[phase]["activations"]
-        words = "one layer's keys, old and appended to, or its states; an unpacked matrix"
+        words = "one layer's keys, old and appended to, its unpacked cache or its states; an unpacked matrix"
         return Origin(f"{held:,} B: {words}", "transformers 5.23 cache_utils.py: torch.cat makes a new tensor")
     if w.engine.serving:
         tokens = serving.chunk_tokens(w)
@@ -238,7 +238,9 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
         states = f"{w.batch * w.prompt:,} × {rank.model.hidden:,} × {recipe_of(w).stream} B"
         return Origin(f"{states}{less_}: the hidden states beside the logits{words}", "transformers before 4.45")
     extent = generate.working_extent(recipe_of(w), rank, w.batch, w.prompt)
-    return Origin(f"{terms(extent, w.batch, w.prompt)}{less_}: one layer at work, beside the embedding{words}", SHADOW)
+    unpacked = generate.unpacked_layer(w, rank, w.prompt)
+    more = f" + {unpacked:,} B" if unpacked else ""
+    return Origin(f"{terms(extent, w.batch, w.prompt)}{more}{less_}: one layer at work, beside the embedding{words}", SHADOW)
 
 
 def _loss(w: Workload, rank: Rank, phase: str) -> Origin:

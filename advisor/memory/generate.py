@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.engines import version_at_least
 from advisor.memory.extent import Extent, less, size
-from advisor.memory.formats import BYTES, FORMATS
+from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import cache_bytes, largest_layer, token_elements
 from advisor.memory.net import Recipe
 from advisor.memory.operations import per_sequence, per_token
@@ -58,9 +58,18 @@ def prefill(w: Workload, rank: Rank) -> dict[str, int]:
     there = held(w, prompt_cache(w, rank), rank, w.prompt)
     highest = all_logits_are_highest(w, rank)
     working = w.batch * w.prompt * rank.model.hidden * recipe_of(w).stream if highest else _working(w, rank)
+    working += 0 if highest else unpacked_layer(w, rank, w.prompt)
     logits = _all_logits(w, rank) if highest else last_logits(w, rank)
     coming = min(working, still_to_come(w, rank))
     return {"kv-cache": there + coming, "activations": working - coming, "logits-and-loss": logits}
+
+
+def unpacked_layer(w: Workload, rank: Rank, tokens: int) -> int:
+    """Keys and values of the layer at work as they are computed with, where the cache holds them in fewer bits."""
+    computed = w.precision
+    if KV_BYTES_PER_32[w.kv_precision] >= KV_BYTES_PER_32[computed]:
+        return 0
+    return largest_layer(rank.model, w.batch, tokens, computed, whole=True, expanded=w.engine.expands_latents)
 
 
 def prompt_cache(w: Workload, rank: Rank) -> int:
@@ -106,6 +115,7 @@ def decode(w: Workload, rank: Rank) -> dict[str, int]:
     cache = cache_bytes(rank.model, w.batch, w.seq, w.kv_precision, expanded=expanded)
     cache = held(w, cache, rank, w.seq)
     copied = largest_layer(rank.model, w.batch, w.seq, w.kv_precision, expanded=expanded) // 2
+    copied = 2 * unpacked_layer(w, rank, w.seq) or copied  # unpacked, and put together with the newest (QuantizedLayer.update)
     if makes_all_logits(w):
         copied = cache  # and kept the cache of the step before, tuple by tuple, until the step was done
     copied = max(copied, w.batch * recurrent_step(rank.model, compute_width(w)))

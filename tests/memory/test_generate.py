@@ -71,3 +71,12 @@ def test_the_cache_is_shown_whole() -> None:
     assert short.allocated_bytes == long.allocated_bytes
     cache = {x.name: x.bytes for x in long.parts}["kv-cache"]
     assert cache == 16_384 * 28 * 2 * 8 * 128 * 2
+
+
+def test_a_quantized_cache_is_unpacked_layer_by_layer() -> None:
+    """Llama 3.1 8B, 32 layers: decoding has one layer's keys and values in bf16, and once more with the newest token
+    (cache_utils.py, QuantizedLayer.update): 4 of 64 parts of a bf16 cache beside half of it, where that has one key more."""
+    keys: dict[str, Any] = {"infer": "llama-3.1-8b", "batch": 16, "seq": 8192, "prompt": 1}
+    full, packed = (estimated(kv_precision=kind, **keys).phases["decode"] for kind in ("bf16", "fp8"))
+    cache = 16 * 8192 * 32 * 2 * 1024 * 2
+    assert full - packed == cache + cache // 64 - (cache // 2 + 4 * cache // 64)
