@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from advisor.data import data_folder
-from advisor.engines import Engine, of_version
+from advisor.engines import Engine, Reserves, of_version
 from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.model import Model
@@ -148,10 +148,15 @@ def find_engine(name: str, version: str | None = None) -> Engine:
     record = _lookup("engines", [name])
     if record is None:
         raise _unknown("engine", "engines", name, [name], f"They are {', '.join(ENGINES)}")
-    facts: Record = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in of_version(record, version).items()
-    }
-    return Engine(**facts)
+    facts = _frozen(of_version(record, version))
+    return Engine(**{**facts, "reserves": Reserves(**facts.get("reserves", {}))})
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, all the way down."""
+    if isinstance(value, list):
+        return tuple(_frozen(part) for part in value)
+    return {name: _frozen(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def _gpu(record: Record) -> Gpu:

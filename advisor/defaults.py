@@ -41,6 +41,7 @@ def decide(job: Job) -> Workload:
         notes += [f"{engine.name}: {note}." for note in engine.notes]
         notes.append(f"What the job says, or is assumed above, goes before {engine.name}'s own defaults.")
     parallel = _parallel(job, task, gpu, engine, model)
+    _check_cache(job, task, engine)
     precision = _precision(job, task, gpu, model, notes)
     method, quantization = _method(job, task, engine, model, notes)
     loss = _loss(job, engine, method, objective)
@@ -60,6 +61,8 @@ def decide(job: Job) -> Workload:
         notes.append(
             f"{engine.name} fills its share of the card with KV cache: nvidia-smi shows that share, whatever the job needs."
         )
+    if task == "infer" and engine.serving:
+        notes += _headroom_note(engine, job, gpu, parallel["tp"] * parallel["pp"])
     if model.nominal:
         notes.append(_nominal_note(model))
     refuse_unknown(job.offload or (), task, engine.name, engine.serving, job.zero or 0)
@@ -78,7 +81,7 @@ def decide(job: Job) -> Workload:
         task=task,
         **parallel,
         free=_free(job, gpu),
-        memory_fraction=_share(job.memory_fraction, "memory-fraction", most=1.0) or engine.memory_fraction,
+        memory_fraction=_share(job.memory_fraction, "memory-fraction", most=1.0) or engine.reserves.memory_fraction,
         batch=job.batch or 1,
         seq=seq,
         prompt=prompt,
@@ -228,6 +231,9 @@ def _stamp(path: str) -> Stamp:
 def _parallel(job: Job, task: str, gpu: Gpu, engine: Engine, model: Model) -> dict[str, int]:
     """GPUs and how they share the work. Degrees that the user gives decide ``gpus`` when it is not given itself."""
     tp, pp, cp, ep = job.tp or 1, job.pp or 1, job.cp or 1, job.ep or 1
+    for name, degree in (("tp", tp), ("pp", pp)):
+        if degree > 1 and engine.splits_layers_only:
+            raise RequestError(f"{name}: {engine.name} deals the layers out by itself; give --gpus {job.gpus or tp * pp} alone")
     group = tp * pp * cp if task == "train" else tp * pp
     gpus = job.gpus or group
     if gpus % group:
@@ -247,6 +253,13 @@ def _parallel(job: Job, task: str, gpu: Gpu, engine: Engine, model: Model) -> di
         "cp": cp,
         "ep": ep,
     }
+
+
+def _check_cache(job: Job, task: str, engine: Engine) -> None:
+    """Refuses a type of KV cache that the engine has not."""
+    can = engine.kv_precisions
+    if task == "infer" and can and job.kv_precision and job.kv_precision not in can:
+        raise RequestError(f"kv-precision: {engine.name} has no {job.kv_precision} cache; it has {', '.join(can)}")
 
 
 def _check_experts(ep: int, ranks: int, task: str, engine: Engine, model: Model) -> None:
@@ -304,6 +317,11 @@ def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str])
     named = {"int8": engine.int8, "int4": engine.int4, "nf4": engine.nf4}.get(quantization, quantization)
     if named != quantization:
         notes.append(f"{quantization} is {named} with {engine.name}.")
+    if named in GGUF_TYPES and engine.unpacks_gguf:
+        notes.append(
+            f"{engine.name} unpacks a GGUF file to 16 bits when it loads it, as it is counted here (5.23 can leave it packed, with the `kernels` package)."
+        )
+        named = "none"
     if engine.ggml and named not in GGUF_FORMATS:
         raise RequestError(f"quantization: {engine.name} runs the types of GGUF files, such as {engine.int4}; {named} is none")
     if named in ("int8", "nf4", "nf4-dq"):
@@ -392,6 +410,19 @@ def _share(share: float | None, name: str, most: float) -> float | None:
     if share is not None and not 0 < share <= most:
         raise RequestError(f"{name}: a share above 0 and up to {most:g}, such as 0.9")
     return share
+
+
+def _headroom_note(engine: Engine, job: Job, gpu: Gpu, ranks: int) -> list[str]:
+    from advisor.memory.serving import headroom
+
+    left = headroom(gpu, engine.reserves, ranks)
+    if not left:
+        return []
+    share = (gpu.total_bytes - left) / gpu.total_bytes
+    return [
+        f"{engine.name} leaves {left / 2**30:.1f} GiB of this card to activations and CUDA graphs, so weights and KV cache get"
+        f" {share:.2f} of it unless --mem-fraction-static says more."
+    ]
 
 
 def _nominal_note(model: Model) -> str:

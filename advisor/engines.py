@@ -2,6 +2,29 @@
 
 from typing import Any, Literal, NamedTuple
 
+Tiers = tuple[tuple[int, int], ...]  # (GiB that a card has at least, what is taken there), the largest cards first
+
+
+class Reserves(NamedTuple):
+    """What a serving engine sets aside when it starts. Counts are of tokens and sequences.
+
+    ``windows``: what a sliding layer caches of a sequence: the window and one ``chunk``, a ``share`` of all tokens, or ``full``.
+    """
+
+    memory_fraction: float | None = None  # share of the card's total that it takes
+    chunk: Tiers = ((0, 8192),)  # tokens of prompts that are computed in one pass
+    whole_prompt: int = 0  # a prompt up to this length is computed in one pass
+    sequences: Tiers = ()  # sampled together in the profile
+    modest: str = ""  # the card that takes the last tier whatever its size
+    profiles: bool = False  # runs a full chunk and samples all sequences at its start, and has their memory left over
+    logit_bytes: int = 6  # the sampler's tensors, a logit
+    block: int = 1  # tokens of a KV block
+    windows: Literal["chunk", "share", "full"] = "full"
+    state: Literal["compute", "fp32"] = "compute"  # of recurrent layers
+    fp32_states: tuple[str, ...] = ()  # model types whose states are fp32 all the same
+    graph_batch: Tiers = ()  # SGLang: sequences of the largest graph, which its headroom grows with
+    source: str = ""
+
 
 class Engine(NamedTuple):
     """What a framework does with memory that the job does not say.
@@ -14,7 +37,6 @@ class Engine(NamedTuple):
     task: Literal["train", "infer", "both"]
     serving: bool = False
     ggml: bool = False  # runs GGUF files with llama.cpp's library
-    memory_fraction: float | None = None  # share of the card's total that it takes by default
     loss: Literal["plain", "chunked"] = "plain"
     loss_full: Literal["plain", "chunked"] | None = None  # of full training, where it is another one
     chunks: int = 0  # a chunked loss keeps its logits, and makes them in that many chunks a sequence,
@@ -46,7 +68,12 @@ class Engine(NamedTuple):
     int8: str = "int8"  # what `--quantization int8` means here, and so on
     int4: str = "nf4"
     nf4: str = "nf4"
-    graphs_bytes: int = 0  # CUDA graphs
+    reserves: Reserves = Reserves()
+    kv_precisions: tuple[str, ...] = ()  # that its KV cache can have
+    expands_latents: bool = False  # caches MLA's keys and values head by head, not the latent vector
+    unpacks_gguf: bool = False  # to 16 bits, when it loads a file
+    splits_layers_only: bool = False  # over several GPUs, and takes no degree of tensor or pipeline parallelism
+    flash_by_itself: bool = True  # llama.cpp: takes its flash attention without being told
     vocabulary: Literal["sharded", "head", "whole"] = "head"  # what tensor parallel cuts: embedding and head, the head, neither
     vocabulary_multiple: int = 1  # rows of a rank's shard of the vocabulary are a multiple of this
     sequence_parallel: bool = False  # training: tensor-parallel ranks share out the tokens of the residual stream and the norms

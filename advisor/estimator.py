@@ -85,8 +85,10 @@ def _host(w: Workload) -> Host | None:
 
 
 def around_tensors(w: Workload, allocated: int, parts: Parts) -> Around:
-    """What lies around ``allocated`` bytes of tensors that these are the parts of."""
-    return Around(runtime.slack(w, allocated, allocated - parts["weights"]), runtime.context(w), runtime.nccl(w))
+    """What lies around ``allocated`` bytes of tensors that these are the parts of. A serving engine allocates its caches once."""
+    for_good = ("weights", "kv-cache", "recurrent-state") if w.engine.serving else ("weights",)
+    moving = allocated - sum(parts.get(name, 0) for name in for_good)
+    return Around(runtime.slack(w, allocated, moving), runtime.context(w), runtime.nccl(w))
 
 
 def _said(about: runtime.Range) -> Origin:

@@ -149,6 +149,9 @@ def test_a_model_published_in_fp8_is_served_in_fp8() -> None:
         ({"train": "mixtral-8x7b", "gpus": 4, "ep": 8}, "does not divide the 4 GPUs"),
         ({"train": None, "infer": "mixtral-8x7b", "gpus": 4, "ep": 4}, "vllm and sglang do"),
         ({"train": None, "infer": "7b", "precision": "bf16-mixed"}, "take bf16"),
+        ({"train": None, "infer": "7b", "engine": "vllm", "kv_precision": "q4_0"}, "vllm has no q4_0 cache"),
+        ({"train": None, "infer": "7b", "engine": "llama.cpp", "kv_precision": "fp8"}, "q8_0, q4_0"),
+        ({"train": None, "infer": "7b", "engine": "ollama", "tp": 2}, "give --gpus 2 alone"),
         ({"train": None, "infer": "7b", "optimizer": "sgd"}, "optimizer is for training"),
     ],
 )

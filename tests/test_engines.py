@@ -38,7 +38,7 @@ def test_tasks() -> None:
 def test_vllm_takes_092_of_the_card() -> None:
     """vLLM 0.33.0 config/cache.py: gpu_memory_utilization 0.92, filled with KV cache at start."""
     vllm = find_engine("vLLM")
-    assert vllm.memory_fraction == 0.92
+    assert vllm.reserves.memory_fraction == 0.92
     assert vllm.preallocates_kv
 
 

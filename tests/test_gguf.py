@@ -177,6 +177,13 @@ def test_training_unpacks_it(tmp_path: Path) -> None:
     assert (work.engine.name, work.quantization) == ("trainer", "nf4")
 
 
+def test_transformers_unpacks_it(tmp_path: Path) -> None:
+    """Its weights take 16 bits on the card then, and a note says so."""
+    work = decide(Job(gpu="rtx-4090", infer=str(tiny(tmp_path / "tiny.gguf")), engine="transformers"))
+    assert work.quantization == "none"
+    assert any("unpacks a GGUF file" in note for note in work.notes)
+
+
 def test_a_tied_embedding_is_on_the_card(tmp_path: Path) -> None:
     """Without an output.weight the embedding is the head, and llama.cpp puts it on the card."""
     keys = {"block_count": 1, "embedding_length": 256, "feed_forward_length": 512, "attention.head_count": 4}

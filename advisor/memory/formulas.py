@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from advisor.memory import collectives, inference, loading, optimizers, reference, runtime, trained, training
+from advisor.memory import (
+    collectives,
+    generate,
+    inference,
+    llama_cpp,
+    loading,
+    optimizers,
+    reference,
+    runtime,
+    serving,
+    trained,
+    training,
+)
 from advisor.memory.extent import Extent, less
 from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
-from advisor.memory.kv_cache import kept_tokens, largest_layer, token_elements
+from advisor.memory.kv_cache import largest_layer, token_elements
 from advisor.memory.loading import Moment
 from advisor.memory.losses import held_logits
 from advisor.memory.pieces import gates_and_ups
-from advisor.memory.recipe import keeps_masters, recipe_of, resident_width, storing
+from advisor.memory.recipe import compute_width, keeps_masters, recipe_of, resident_width, storing
 from advisor.memory.sharding import Rank, zero_shares
-from advisor.memory.state_space import recurrent_bytes
 from advisor.memory.weights import adapter_targets, is_gguf, rank_sum, taken_as_published
 from advisor.results import Origin
 from advisor.workload import Workload
@@ -131,27 +142,35 @@ def _reference(w: Workload, rank: Rank, phase: str) -> Origin:
 
 
 def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
+    expanded = w.engine.expands_latents
     if "kv" in w.offload:
         tokens = w.prompt if phase == "prefill" else w.seq
-        largest = largest_layer(rank.model, w.batch, tokens, w.kv_precision, whole=True)
+        largest = largest_layer(rank.model, w.batch, tokens, w.kv_precision, whole=True, expanded=expanded)
         text = f"2 × {largest:,} B: the cache of the layer at work, and of the next"
         return Origin(text, "transformers 5.23 cache_utils.py, OffloadedCache")
-    in_one_buffer = w.engine.ggml
-    whole = phase == "prefill" and not w.engine.serving and not in_one_buffer
+    whole = phase == "prefill" and not w.engine.serving and not w.engine.ggml and not generate.still_to_come(w, rank)
     tokens = w.prompt if whole else w.seq
-    held = inference.cells if in_one_buffer else kept_tokens
-    each = sum(many * token_elements(x) * (tokens if whole else held(x, tokens)) for x, many in rank.model.kinds)
+    each = sum(
+        many * token_elements(x, expanded) * (tokens if whole else inference.held_tokens(w, x, tokens))
+        for x, many in rank.model.kinds
+    )
     text = f"{w.batch:,} × {each:,} × {KV_BYTES_PER_32[w.kv_precision] / 32:g} B: sequences × elements of {tokens:,} tokens"
     windows = {window for layer, _ in rank.model.kinds if layer.attention and (window := layer.attention.window)}
     if windows and not whole:
         text += f", fewer in layers that slide over {min(windows):,}"
-    return Origin(text, "transformers 5.23 cache_utils.py")
+    return Origin(text, _cache_source(w))
+
+
+def _cache_source(w: Workload) -> str:
+    if w.engine.ggml:
+        return "llama.cpp 0c1e5709 src/llama-kv-cache.cpp, llama-kv-cache-iswa.cpp, llama-memory-recurrent.cpp"
+    return w.engine.reserves.source if w.engine.serving else "transformers 5.23 cache_utils.py"
 
 
 def _recurrent(w: Workload, rank: Rank, phase: str) -> Origin:
-    each = recurrent_bytes(rank.model, recipe_of(w).compute)
+    each = inference.states_bytes(w, rank)
     text = f"{w.batch:,} × {each:,} B: sequences × the states of their recurrent layers, whatever their length"
-    return Origin(text, "transformers 5.23 cache_utils.py, LinearAttentionLayer")
+    return Origin(text, _cache_source(w))
 
 
 def _gradients(w: Workload, rank: Rank, phase: str) -> Origin:
@@ -206,17 +225,28 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
         text = f"{terms(extent, w.sequences, training.local_seq(w))}{more}: {layers} layers keep {kept}, and one is at work"
         return Origin(text, SHADOW)
     if w.engine.ggml:
-        return Origin(inference.compute_buffer_text(w, rank), "llama.cpp: the graph's buffer for one micro-batch (-ub 512)")
-    if phase == "prefill" and inference.all_logits_are_highest(w, rank):
-        states = f"{w.batch * w.prompt:,} × {rank.model.hidden:,} × {recipe_of(w).stream} B"
-        return Origin(f"{states}: the hidden states beside the logits", "transformers before 4.45")
+        return Origin(llama_cpp.buffer(w, rank).text, llama_cpp.SOURCE)
+    if w.engine.serving and serving.samples_highest(w, rank):
+        states = f"{serving.chunk_tokens(w):,} × {rank.model.hidden:,} × {compute_width(w)} B"
+        return Origin(f"{states}: the hidden states beside the logits", w.engine.reserves.source)
     if phase == "decode":
         held = inference.phases(w, rank)[phase]["activations"]
-        words = "one layer's keys, old and appended to, or its states; an unpacked matrix"
+        words = "one layer's keys, old and appended to, its unpacked cache or its states; an unpacked matrix"
         return Origin(f"{held:,} B: {words}", "transformers 5.23 cache_utils.py: torch.cat makes a new tensor")
-    batch, seq = (1, inference.chunk_tokens(w)) if w.engine.serving else (w.batch, w.prompt)
-    extent = inference.working_extent(recipe_of(w), rank, batch, seq)
-    return Origin(f"{terms(extent, batch, seq)}: one layer at work, beside the embedding", SHADOW)
+    if w.engine.serving:
+        tokens = serving.chunk_tokens(w)
+        extent = generate.working_extent(recipe_of(w), rank, 1, tokens)
+        return Origin(f"{terms(extent, 1, tokens)}: one layer at work, beside the embedding", SHADOW)
+    coming = generate.still_to_come(w, rank)
+    less_ = f" - {coming:,} B" if coming else ""
+    words = ", less what is shown of the cache and still to come" if coming else ""
+    if generate.all_logits_are_highest(w, rank):
+        states = f"{w.batch * w.prompt:,} × {rank.model.hidden:,} × {recipe_of(w).stream} B"
+        return Origin(f"{states}{less_}: the hidden states beside the logits{words}", "transformers before 4.45")
+    extent = generate.working_extent(recipe_of(w), rank, w.batch, w.prompt)
+    unpacked = generate.unpacked_layer(w, rank, w.prompt)
+    more = f" + {unpacked:,} B" if unpacked else ""
+    return Origin(f"{terms(extent, w.batch, w.prompt)}{more}{less_}: one layer at work, beside the embedding{words}", SHADOW)
 
 
 def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
@@ -247,8 +277,7 @@ def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
 
 def _temporaries(w: Workload, rank: Rank, phase: str) -> Origin:
     if w.task == "infer":
-        text = f"{inference.largest_unpacked(w, rank):,} × {BYTES['fp16']} B: the largest matrix, unpacked"
-        return Origin(text, "AutoGPTQ's exllama kernel")
+        return _buffers_for_good(w, rank)
     recipe = recipe_of(w)
     if phase == "save":
         gates = gates_and_ups(rank, recipe.weight)
@@ -264,6 +293,17 @@ def _temporaries(w: Workload, rank: Rank, phase: str) -> Origin:
     ranks = zero_shares(w.zero, w.data_parallel).states
     text = _divided(w, rank, f"{elements:,} × {width} B", elements * width, ranks)
     return Origin(f"{text}: one result for each parameter", optimizers.OPTIMIZERS[w.optimizer].source)
+
+
+def _buffers_for_good(w: Workload, rank: Rank) -> Origin:
+    unpacked = f"{generate.largest_unpacked(w, rank):,} × {BYTES['fp16']} B" if inference.unpacking_buffer(w, rank) else ""
+    tables = generate.rotary_tables(w, rank)
+    named = (
+        (unpacked, "the largest matrix, unpacked", "AutoGPTQ's exllama kernel"),
+        (f"{tables:,} B" if tables else "", "each layer's tables for the rotary embedding", "transformers before 4.45"),
+    )
+    terms_, words, sources = zip(*(each for each in named if each[0]), strict=True)
+    return Origin(f"{' + '.join(terms_)}: {', '.join(words)}", "; ".join(sources))
 
 
 def _gathered(w: Workload, rank: Rank, phase: str) -> Origin:
@@ -283,8 +323,8 @@ def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
     if w.task == "infer":
         return Origin(nccl.formula, nccl.source)
     recipe = recipe_of(w)
-    flat = collectives.buckets(w, rank, recipe)
     whole = collectives.unreduced(w, rank, recipe) if phase == "backward" else 0
+    flat = training.phases(w, rank)[phase].get("communication-buffers", 0) - whole  # not there yet at each moment of loading
     named = ((flat, "DDP's copy of the gradients" if w.zero == 0 else "ZeRO's buckets"), (whole, "a layer's gradients"))
     terms_, words = zip(
         *((f"{many:,} B", what) for many, what in (*named, (nccl.point, "NCCL's buffers")) if many), strict=True
@@ -293,7 +333,7 @@ def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
 
 
 def _graphs(w: Workload, rank: Rank, phase: str) -> Origin:
-    return Origin(f"{w.engine.graphs_bytes:,} B: what capturing CUDA graphs takes", w.engine.source)
+    return Origin(f"{w.engine.reserves.graphs_bytes:,} B: what capturing CUDA graphs takes", w.engine.source)
 
 
 _ORIGINS: dict[str, Callable[[Workload, Rank, str], Origin]] = {

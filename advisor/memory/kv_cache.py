@@ -6,10 +6,13 @@ from advisor.memory.formats import KV_BYTES_PER_32
 from advisor.model import Attention, LatentAttention, Layer, Model
 
 
-def token_elements(layer: Layer) -> int:
-    """Cached elements per token: keys and values of the KV heads, or MLA's latent vector and shared rotary key."""
+def token_elements(layer: Layer, expanded: bool = False) -> int:
+    """Cached elements per token: keys and values of the KV heads, or MLA's latent vector and shared rotary key; ``expanded``:
+    the keys and values that each head makes of them."""
     mixer = layer.attention
     if isinstance(mixer, LatentAttention):
+        if expanded:
+            return mixer.heads * (mixer.nope_dim + mixer.rope_dim + mixer.value_dim)
         return mixer.kv_rank + mixer.rope_dim
     if isinstance(mixer, Attention):
         return 2 * mixer.kv_width
@@ -25,21 +28,27 @@ def kept_tokens(layer: Layer, tokens: int) -> int:
     return tokens if window is None else min(tokens, window - 1)
 
 
-def layer_bytes(layer: Layer, batch: int, tokens: int, precision: str) -> int:
+def in_blocks(tokens: int, block: int) -> int:
+    """Tokens that whole blocks have room for."""
+    return -(-tokens // block) * block
+
+
+def layer_bytes(layer: Layer, batch: int, tokens: int, precision: str, expanded: bool = False) -> int:
     """Bytes that one layer caches for ``batch`` sequences of ``tokens`` tokens."""
-    return batch * tokens * token_elements(layer) * KV_BYTES_PER_32[precision] // 32
+    return batch * tokens * token_elements(layer, expanded) * KV_BYTES_PER_32[precision] // 32
 
 
-def cache_bytes(model: Model, batch: int, tokens: int, precision: str, *, whole: bool = False) -> int:
+def cache_bytes(model: Model, batch: int, tokens: int, precision: str, *, whole: bool = False, expanded: bool = False) -> int:
     """The cache of all layers; ``whole``: windows are not applied yet, as right after a prefill."""
     return sum(
-        many * layer_bytes(layer, batch, tokens if whole else kept_tokens(layer, tokens), precision)
+        many * layer_bytes(layer, batch, tokens if whole else kept_tokens(layer, tokens), precision, expanded)
         for layer, many in model.kinds
     )
 
 
-def largest_layer(model: Model, batch: int, tokens: int, precision: str, *, whole: bool = False) -> int:
+def largest_layer(model: Model, batch: int, tokens: int, precision: str, *, whole: bool = False, expanded: bool = False) -> int:
     """The cache of the layer that has the most of it."""
     return max(
-        layer_bytes(layer, batch, tokens if whole else kept_tokens(layer, tokens), precision) for layer, _ in model.kinds
+        layer_bytes(layer, batch, tokens if whole else kept_tokens(layer, tokens), precision, expanded)
+        for layer, _ in model.kinds
     )

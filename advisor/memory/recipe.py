@@ -55,6 +55,7 @@ def storing(w: Workload) -> Storing:
         ggml=w.engine.ggml,
         head_copy=_copies_head(w),
         kbit_head=w.engine.kbit_head,
+        each_expert=not w.engine.stacked_experts and not w.engine.serving,
     )
 
 

@@ -175,10 +175,10 @@ def chunked_scan(net: Net, m: StateSpace, x: Tensor, b: Tensor, c: Tensor, dt: T
 # --- the state -------------------------------------------------------------------------------------------------------
 
 
-def state_bytes(mixer: Recurrent, width: int) -> int:
-    """Bytes that a mixer remembers of a sequence, whatever its length: the convolution's last inputs in the computing type,
-    and the state in fp32."""
-    return mixer.mixed_width * mixer.kernel * width + mixer.state_elements * FP32
+def state_bytes(mixer: Recurrent, width: int, state: int = FP32, dropped: int = 0) -> int:
+    """Bytes that a mixer remembers of a sequence, whatever its length: the convolution's last inputs, less those ``dropped``, and
+    the state, at ``width`` and ``state`` bytes an element."""
+    return mixer.mixed_width * (mixer.kernel - dropped) * width + mixer.state_elements * state
 
 
 def working_bytes(mixer: Recurrent, width: int) -> int:
@@ -188,9 +188,9 @@ def working_bytes(mixer: Recurrent, width: int) -> int:
     return mixer.state_elements * tensors
 
 
-def recurrent_bytes(model: Model, width: int) -> int:
+def recurrent_bytes(model: Model, width: int, state: int = FP32, dropped: int = 0) -> int:
     """Bytes that all layers remember of a sequence."""
-    return sum(many * state_bytes(layer.recurrent, width) for layer, many in model.kinds if layer.recurrent)
+    return sum(many * state_bytes(layer.recurrent, width, state, dropped) for layer, many in model.kinds if layer.recurrent)
 
 
 def recurrent_step(model: Model, width: int) -> int:

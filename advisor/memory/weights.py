@@ -28,6 +28,7 @@ class Storing(NamedTuple):
     ``skips``: kinds of weights that the engine leaves as they are though the format could take them. ``ggml``: as llama.cpp
     holds them, with fp32 vectors and the input embedding on the CPU. ``head_copy``: a tied head is there beside the embedding; ``kbit_head``:
     bitsandbytes quantizes the head like the layers.
+    ``each_expert``: the experts are matrices of their own, not one stack.
     """
 
     quantization: str
@@ -37,6 +38,7 @@ class Storing(NamedTuple):
     ggml: bool = False
     head_copy: bool = False
     kbit_head: bool = False
+    each_expert: bool = False
 
 
 def quantizes(weight: Weight, how: Storing) -> bool:
@@ -59,7 +61,15 @@ def tensor_bytes(weight: Weight, how: Storing) -> int:
 @lru_cache(maxsize=4096)
 def layer_sum(layer: Layer, hidden: int, how: Storing) -> Sum:
     weights = layer_weights(layer, hidden)
+    if how.each_expert and isinstance(layer.feed_forward, Experts):
+        weights = tuple(_unstacked(x, layer.feed_forward.total) if x.kind == "expert" else x for x in weights)
     return Sum(sum(x.elements for x in weights), sum(tensor_bytes(x, how) for x in weights))
+
+
+def _unstacked(weight: Weight, experts: int) -> Weight:
+    """A stack of experts as transformers 4 has them: each by itself, gate and up too."""
+    many = experts * (2 if "gate_up" in weight.name else 1)
+    return weight._replace(rows=weight.rows // many, copies=many)
 
 
 @lru_cache(maxsize=1024)
