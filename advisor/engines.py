@@ -18,6 +18,7 @@ class Reserves(NamedTuple):
     modest: str = ""  # the card that takes the last tier whatever its size
     profiles: bool = False  # runs a full chunk and samples all sequences at its start, and has their memory left over
     logit_bytes: int = 6  # the sampler's tensors, a logit
+    graphs_bytes: int = 0  # CUDA graphs
     block: int = 1  # tokens of a KV block
     windows: Literal["chunk", "share", "full"] = "full"
     state: Literal["compute", "fp32"] = "compute"  # of recurrent layers
