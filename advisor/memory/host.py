@@ -22,7 +22,7 @@ from advisor.memory.recipe import (
     resident_width,
     storing,
 )
-from advisor.memory.sharding import Rank, ranks, whole_rank, zero_shares
+from advisor.memory.sharding import Rank, ranks, shares_of, whole_rank
 from advisor.memory.training import in_flight_count, local_seq
 from advisor.memory.weights import rank_sum
 from advisor.model import Model
@@ -73,7 +73,7 @@ def _weights(w: Workload, rank: Rank) -> Part:
         return Part("weights", parts * away, Origin(f"{parts} × {away:,} B: layers that wait", "accelerate dispatch_model"))
     if "parameters" not in w.offload:
         return Part("weights", 0)
-    share = per_rank(w, rank, rank_sum(rank, storing(w)).bytes, zero_shares(w.zero, w.data_parallel).weights)
+    share = per_rank(w, rank, rank_sum(rank, storing(w)).bytes, shares_of(w).weights)
     source = FSDP_SOURCE if w.sharding == "fsdp" else ZERO_SOURCE
     return _all(w, "weights", share, "a shard of the weights, pinned", source)
 
@@ -130,7 +130,7 @@ def _experts(model: Model) -> int:
 
 def _trained(w: Workload, rank: Rank) -> list[Part]:
     away, recipe = moved(w), recipe_of(w)
-    ranks_of = zero_shares(w.zero, w.data_parallel)
+    ranks_of = shares_of(w)
     shard = per_rank(w, rank, trained.elements(w, rank, recipe), ranks_of.states)
     state = per_rank(w, rank, trained.all_state_bytes(w, rank, recipe), ranks_of.states)
     optimizer = OPTIMIZERS[w.optimizer]
