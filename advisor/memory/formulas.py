@@ -181,6 +181,7 @@ def _states(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
     optimizer = optimizers.OPTIMIZERS[w.optimizer]
     elements, width = trained.elements(w, rank, recipe), trained.state_width(w, recipe)
+    width = 2 if optimizer.bf16 else width
     plain = optimizer.states and not optimizer.bits8 and w.optimizer not in ("muon", "galore-adamw")
     amount = trained.state_bytes(w, rank, recipe)
     product = f"{elements:,} × {optimizer.states} × {width} B" if plain else f"{amount:,} B"

@@ -82,3 +82,24 @@ def test_logits_of_a_ring_are_of_its_own_tokens() -> None:
         return next(part.bytes for part in found.parts if part.name == "logits-and-loss")
 
     assert loss(cp=8) == pytest.approx(loss() / 8, rel=0.01)
+
+
+def test_moonlight_on_eight_cards() -> None:
+    """36.618 GB at most on any rank (Megatron-Bridge 067f987, perf-activation-recompute: TP 2, EP 8, no recomputation, the recipe's bf16
+    moments and gradients); what it is made of follows from the shapes, nothing was fitted to it."""
+    w = resolve(Job(gpu="h100-80", gpus=8, train="moonlight-16b-a3b", engine="megatron", tp=2, ep=8, seq=4096, optimizer="adamw-bf16",
+                    zero=1))  # fmt: skip
+    assert estimate_workload(w).allocated_bytes == pytest.approx(36_618_000_000, rel=0.025)
+
+
+def test_bf16_moments() -> None:
+    """Two bytes each instead of four beside fp32 masters; Megatron's gradients are bf16 with them (main_grads_dtype)."""
+    keys: dict[str, Any] = {"gpu": "h100-80", "train": "llama-3.2-1b", "engine": "megatron", "checkpointing": "full"}
+    parts = [
+        {part.name: part.bytes for part in estimate_workload(resolve(Job(**keys, optimizer=name))).parts}
+        for name in ("adamw-fused", "adamw-bf16")
+    ]
+    wide, narrow = parts
+    assert wide["optimizer-state"] == 2 * narrow["optimizer-state"]
+    assert wide["master-weights"] == narrow["master-weights"]
+    assert narrow["gradients"] < 0.6 * wide["gradients"]
