@@ -48,8 +48,10 @@ def gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:
         return min(whole, LIVE_PARAMETERS * recipe.weight)
     # FSDP: the layer at work, the one that is prefetched, and the root unit with embedding and head.
     layers = max(layer_sum(x, rank.model.hidden, how).bytes for x, _ in rank.model.kinds)
-    root = sum(x.elements * recipe.weight for x in held_outside(rank))
-    return min(whole, 2 * layers + root)
+    outside = [x.elements * recipe.weight for x in held_outside(rank)]
+    if w.engine.ends_apart and trains_fully(w):
+        return min(whole, layers + max(layers, *outside, 0))
+    return min(whole, 2 * layers + sum(outside))
 
 
 def buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
@@ -61,7 +63,12 @@ def buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
 
 
 def unreduced(w: Workload, rank: Rank, recipe: Recipe) -> int:
-    """FSDP's backward pass: a layer's gradients are whole until they have been reduced and scattered."""
+    """FSDP's backward pass: a layer's gradients are whole until they are copied into the buffer that is reduced and scattered, and
+    that of the layer before is there until then (torch.distributed.fsdp 2.13, foreach_reduce, reduce_scatter_states)."""
     if w.sharding != "fsdp" or w.zero < 2 or w.replicas == 1 or not trains_fully(w):
         return 0
-    return max(layer_sum(x, rank.model.hidden, Storing("none", recipe.weight)).bytes for x, _ in rank.model.kinds)
+    reduced = 4 if w.engine.reduces_in_fp32 else recipe.weight
+    return max(
+        sum(layer_sum(x, rank.model.hidden, Storing("none", width)).bytes for width in (recipe.weight, reduced))
+        for x, _ in rank.model.kinds
+    )

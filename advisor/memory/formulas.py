@@ -276,7 +276,10 @@ def _gathered(w: Workload, rank: Rank, phase: str) -> Origin:
         text = f"{live:,} × {recipe.weight} B: parameters gathered at once"
         return Origin(text, "DeepSpeed config-json, stage3_max_live_parameters")
     amount = collectives.gathered(w, rank, recipe)
-    return Origin(f"{amount:,} B: two layers, and embedding and head, whole on every GPU", "torch.distributed.fsdp.fully_shard")
+    return Origin(
+        f"{amount:,} B: two layers, and embedding and head, or what of them is at work, whole on every GPU",
+        "torch.distributed.fsdp.fully_shard",
+    )
 
 
 def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
@@ -286,7 +289,10 @@ def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
     flat = collectives.buckets(w, rank, recipe)
     whole = collectives.unreduced(w, rank, recipe) if phase == "backward" else 0
-    named = ((flat, "DDP's copy of the gradients" if w.zero == 0 else "ZeRO's buckets"), (whole, "a layer's gradients"))
+    named = (
+        (flat, "DDP's copy of the gradients" if w.zero == 0 else "ZeRO's buckets"),
+        (whole, "a layer's gradients, and the buffer that they are reduced in"),
+    )
     terms_, words = zip(
         *((f"{many:,} B", what) for many, what in (*named, (nccl.point, "NCCL's buffers")) if many), strict=True
     )
