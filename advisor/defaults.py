@@ -57,6 +57,8 @@ def decide(job: Job) -> Workload:
         notes.append(COMPILED[task])
     if job.host_ram and job.estimator not in (None, "detailed"):
         notes.append("The memory guide's formulas know no host memory: host_ram limits nothing.")
+    if parallel["ep"] > 1:
+        notes.append("Experts are taken to get as many tokens each: the rank of a favoured one needs more.")
     if task == "infer" and engine.preallocates_kv:
         notes.append(
             f"{engine.name} fills its share of the card with KV cache: nvidia-smi shows that share, whatever the job needs."

@@ -60,6 +60,10 @@ class Engine(NamedTuple):
     kbit_embedding_gradient: bool = False  # the embedding beside k-bit weights gets a gradient that nothing uses or frees
     kbit_upcast: bool = False  # embeddings, head and norms of a k-bit model become fp32 (PEFT)
     sharding: Literal["deepspeed", "fsdp"] = "deepspeed"
+    ends_apart: bool = (
+        False  # full training with FSDP: embedding and head are gathered when it is their turn, not with the root
+    )
+    reduces_in_fp32: bool = False  # FSDP sums gradients over the ranks in fp32, whatever their type
     objectives: tuple[str, ...] = ()  # what it trains for beside the next token, as far as that is estimated
     reference: Literal["same", "compute"] = "same"  # type of a reference model: the trained one's, or the computation's
     fp32_preferences: bool = False  # preferences are computed of fp32 logits, not as TRL's own trainers do

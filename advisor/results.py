@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
 
 class Host(NamedTuple):
-    """What the job needs of one machine's own memory, in bytes: the parts of the phase that needs the most, `load` or `run`."""
+    """What the job needs of one machine's own memory, in bytes: the parts of the phase that needs the most: `load`, `run` or `save`."""
 
     phase: str
     parts: tuple[Part, ...]

@@ -15,8 +15,8 @@ QUANTIZATIONS = ("none", "int8", "int4", "fp8", "nf4", "nf4-dq", "gptq-int4", "g
 KV_PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "q8_0", "q4_0")
 METHODS = ("full", "lora", "qlora")
 OBJECTIVES = ("lm", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo", "rloo", "online-dpo", "distillation")
-OPTIMIZERS = ("adamw", "adamw-fused", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "sgd-momentum", "adafactor",
-              "lion", "lion-8bit", "muon", "galore-adamw", "none")  # fmt: skip
+OPTIMIZERS = ("adamw", "adamw-fused", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "sgd-momentum",
+              "adafactor", "lion", "lion-8bit", "muon", "galore-adamw", "adamw-bf16", "none")  # fmt: skip
 CHECKPOINTINGS = ("none", "selective", "full")
 ATTENTIONS = ("auto", "sdpa", "flash", "efficient", "math", "eager")
 LOSSES = ("plain", "chunked")

@@ -66,6 +66,12 @@ class Workload(NamedTuple):
         return self.gpus // (self.tp * self.pp * self.cp)
 
     @property
+    def replicas(self) -> int:
+        """Training: ranks that have the same weights, and so divide their gradients and optimizer state: the data-parallel ones, and
+        the context-parallel ones of each (Megatron-Core get_data_parallel_group with context parallel; torchtitan's dp_shard_cp)."""
+        return self.gpus // (self.tp * self.pp)
+
+    @property
     def global_batch(self) -> int:
         return self.batch * self.accumulation * (self.data_parallel if self.task == "train" else 1)
 

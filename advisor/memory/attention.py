@@ -5,7 +5,7 @@ down to which variable holds what until when, because that decides what is live 
 """
 
 from advisor.memory import operations as ops
-from advisor.memory.extent import Extent
+from advisor.memory.extent import NOTHING, Extent, add, times
 from advisor.memory.net import Net
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Tensor, op
@@ -76,10 +76,14 @@ def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = repeated(k, groups, a.kv_heads), repeated(v, groups, a.kv_heads)
     if kernel == "math":
         return math_attention(q, k, v, a.heads)
+    # Ring attention (arXiv 2310.01889): while a block is attended to, the next rank's arrives; backward its gradient travels too.
+    arriving = [net.tape.tensor(x.elements, x.width) for x in (k, v)] if net.recipe.ring else []
+    travelling = times(add(k.elements, v.elements), 2 * k.width) if net.recipe.ring else NOTHING
     saves = [q, k, v, net.tape.tensor(per_token(a.heads), FP32)]  # logsumexp
     if sliding:
         saves.append(net.tape.tensor(scores_of(1), q.width))  # additive mask, one per layer and sequence
-    out = op([q, k, v], per_token(value_width), q.width, saves, saves_output=True)
+    out = op([q, k, v], per_token(value_width), q.width, saves, saves_output=True, scratch=travelling)
+    del arriving
     if (
         a.partial_rotary and kernel == "flash"
     ):  # the kernel's output is laid out like the queries, head by head: o_proj gets a copy

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 from advisor.memory import trained
-from advisor.memory.net import Recipe
+from advisor.memory.net import Recipe, share
+from advisor.memory.parameters import layer_weights
 from advisor.memory.recipe import storing, trains_fully
 from advisor.memory.sharding import Rank, expert_tp
 from advisor.memory.weights import Storing, held_outside, layer_sum, rank_sum
-from advisor.model import Experts
 from advisor.workload import Workload
 
 # Two buckets overlap while gradients are reduced (overlap_comm). Up to 1e9 parameters are gathered at once for stage 3, whose
@@ -20,27 +20,22 @@ SUB_GROUP = 10**9
 
 
 def per_rank(w: Workload, rank: Rank, amount: int, ranks: int) -> int:
-    """One rank's share of what ``ranks`` data-parallel ranks divide. Experts that are divided already are copied, and so divided
+    """One rank's share of what ``ranks`` replicas divide, the fullest one's: partitions are padded to one size. Experts that are divided already are copied, and so divided
     further, over fewer ranks: those of a stage less those that hold other experts or other parts of them."""
     if ranks == 1 or w.ep == 1:
-        return amount // ranks
+        return share(amount, ranks)
     experts = round(amount * _expert_share(rank))
-    return (amount - experts) // ranks + experts // (w.gpus // (w.pp * w.ep * expert_tp(w)))
+    return share(amount - experts, ranks) + share(experts, w.gpus // (w.pp * w.ep * expert_tp(w)))
 
 
 @lru_cache(maxsize=256)
 def _expert_share(rank: Rank) -> float:
     """Which part of the rank's weights are experts."""
-    plain = Storing("none", 1, blocks=False)
     model = rank.model
-    without = model._replace(
-        layers=tuple(
-            layer._replace(feed_forward=None) if isinstance(layer.feed_forward, Experts) else layer for layer in model.layers
-        ),
-        stored=None,
+    experts = sum(
+        many * sum(x.elements for x in layer_weights(layer, model.hidden) if x.kind == "expert") for layer, many in model.kinds
     )
-    whole = rank_sum(rank._replace(model=model._replace(stored=None)), plain).elements
-    return 1 - rank_sum(rank._replace(model=without), plain).elements / whole
+    return experts / rank_sum(rank._replace(model=model._replace(stored=None)), Storing("none", 1, blocks=False)).elements
 
 
 def gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:
@@ -53,20 +48,27 @@ def gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:
         return min(whole, LIVE_PARAMETERS * recipe.weight)
     # FSDP: the layer at work, the one that is prefetched, and the root unit with embedding and head.
     layers = max(layer_sum(x, rank.model.hidden, how).bytes for x, _ in rank.model.kinds)
-    root = sum(x.elements * recipe.weight for x in held_outside(rank))
-    return min(whole, 2 * layers + root)
+    outside = [x.elements * recipe.weight for x in held_outside(rank)]
+    if w.engine.ends_apart and trains_fully(w):
+        return min(whole, layers + max(layers, *outside, 0))
+    return min(whole, 2 * layers + sum(outside))
 
 
 def buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """Flat copies of gradients that are there all the time: DDP's are a second copy of all of them (gradient_as_bucket_view is
     off by default), ZeRO's are of a fixed size, whatever is trained."""
     if w.zero == 0:
-        return trained.gradient_bytes(w, rank, recipe) if w.data_parallel > 1 else 0
+        return trained.gradient_bytes(w, rank, recipe) if w.replicas > 1 else 0
     return BUCKETS * w.engine.bucket_elements * recipe.weight if w.sharding == "deepspeed" and w.zero < 3 else 0
 
 
 def unreduced(w: Workload, rank: Rank, recipe: Recipe) -> int:
-    """FSDP's backward pass: a layer's gradients are whole until they have been reduced and scattered."""
-    if w.sharding != "fsdp" or w.zero < 2 or w.data_parallel == 1 or not trains_fully(w):
+    """FSDP's backward pass: a layer's gradients are whole until they are copied into the buffer that is reduced and scattered, and
+    that of the layer before is there until then (torch.distributed.fsdp 2.13, foreach_reduce, reduce_scatter_states)."""
+    if w.sharding != "fsdp" or w.zero < 2 or w.replicas == 1 or not trains_fully(w):
         return 0
-    return max(layer_sum(x, rank.model.hidden, Storing("none", recipe.weight)).bytes for x, _ in rank.model.kinds)
+    reduced = 4 if w.engine.reduces_in_fp32 else recipe.weight
+    return max(
+        sum(layer_sum(x, rank.model.hidden, Storing("none", width)).bytes for width in (recipe.weight, reduced))
+        for x, _ in rank.model.kinds
+    )

@@ -12,7 +12,7 @@ from functools import lru_cache
 from advisor.memory.extent import Extent, add, less, times
 from advisor.memory.layers import head_forward
 from advisor.memory.losses import of_chunk
-from advisor.memory.net import Net, Recipe
+from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_token
 from advisor.memory.passes import above, ends, rotary_tables, unrecorded
 from advisor.memory.preference import Head, silent_end
@@ -28,7 +28,9 @@ def no_grad_pass(recipe: Recipe, rank: Rank, head: Head | None = None) -> tuple[
     recipe = recipe._replace(train=False, dropout=False)
     model = rank.model
     shared = rotary_tables(recipe, model)
-    level = add(shared, times(per_token(model.hidden), recipe.stream))  # the first layer's input stays to the last layer
+    level = add(
+        shared, times(per_token(share(model.hidden, recipe.parts)), recipe.stream)
+    )  # the first layer's input stays to the last layer
     casts: Extent = (0, 0, 0, 0, 0, 0)
     peaks: list[Peak] = []
     at = ends(model)
@@ -49,7 +51,7 @@ def _loss_of(recipe: Recipe, model: Model) -> tuple[Peak, ...]:
     which Liger allocates in any case (fused_linear_cross_entropy.py, grad_input)."""
     tape = Tape(grad=False, autocast=recipe.autocast)
     net = Net(tape, recipe)
-    x = tape.tensor(per_token(model.hidden), recipe.stream)
+    x = tape.tensor(per_token(share(model.hidden, recipe.parts)), recipe.stream)
     if recipe.loss == "fused":
         hidden = net.norm(model.norm, x) if model.final_norm else x
         del x
@@ -66,5 +68,5 @@ def _loss_of(recipe: Recipe, model: Model) -> tuple[Peak, ...]:
         held = head_forward(net, model, x)
         peaks = tape.take_peaks()
         del held
-    states = times(per_token(model.hidden), recipe.stream)
+    states = times(per_token(share(model.hidden, recipe.parts)), recipe.stream)
     return tuple(peak._replace(loss=less(peak.live, states)) for peak in peaks)

@@ -19,7 +19,8 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
         wide = net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias)
         return net.linear(prefix + "down_proj", op([wide], per_token(m.width), wide.width, [wide]), hidden, bias=m.bias)
     if not m.gated:
-        wide = ops.activation(net.linear(prefix + "up_proj", x, m.width, bias=m.bias), m.activation)
+        activation = "gelu" if net.recipe.fused else m.activation  # a kernel that keeps its input
+        wide = ops.activation(net.linear(prefix + "up_proj", x, m.width, bias=m.bias), activation)
         return net.linear(prefix + "down_proj", wide, hidden, bias=m.bias)
     if m.fused:
         gate, up = ops.split(net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias), [m.width, m.width])

@@ -28,7 +28,7 @@ from advisor.memory.loading import Moment
 from advisor.memory.losses import held_logits
 from advisor.memory.pieces import gates_and_ups
 from advisor.memory.recipe import compute_width, keeps_masters, recipe_of, resident_width, storing
-from advisor.memory.sharding import Rank, zero_shares
+from advisor.memory.sharding import Rank, shares_of
 from advisor.memory.weights import adapter_targets, is_gguf, rank_sum, taken_as_published
 from advisor.results import Origin
 from advisor.workload import Workload
@@ -106,7 +106,7 @@ def _weights(w: Workload, rank: Rank, phase: str) -> Origin:
     if away:
         text = f"{held.bytes:,} B - {away:,} B: all weights, less the layers that the host holds"
         return Origin(text, "accelerate dispatch_model")
-    ranks = zero_shares(w.zero, w.data_parallel).weights
+    ranks = shares_of(w).weights
     towers = rank.model.extra_parameters if rank.embeds else 0
     more = f", {towers:,} of them {rank.model.extra_name or 'outside the language model'}" if towers else ""
     amount = _divided(w, rank, f"{held.bytes:,} B", held.bytes, ranks)
@@ -127,7 +127,7 @@ def _adapters(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
     names = len(adapter_targets(w.model, w.lora_targets))
     elements, held = trained.elements(w, rank, recipe), trained.in_blocks(w, rank, recipe, recipe.adapter)
-    ranks = zero_shares(w.zero, w.data_parallel).weights
+    ranks = shares_of(w).weights
     product = _blocks(elements, recipe.adapter, held)
     product = f"({product}) ÷ {ranks}" if ranks > 1 else product
     text = f"{product}: rank {w.lora_rank} on {names} modules a layer"
@@ -137,7 +137,7 @@ def _adapters(w: Workload, rank: Rank, phase: str) -> Origin:
 def _reference(w: Workload, rank: Rank, phase: str) -> Origin:
     width, held = reference.width(w), reference.weights(w, rank)
     elements = rank_sum(rank, storing(w)).elements
-    product = _divided(w, rank, _blocks(elements, width, held), held, zero_shares(w.zero, w.data_parallel).weights)
+    product = _divided(w, rank, _blocks(elements, width, held), held, shares_of(w).weights)
     return Origin(f"{product}: the model as it was at first", "TRL 1.16 trainer/dpo_trainer.py, ref_model")
 
 
@@ -176,7 +176,7 @@ def _recurrent(w: Workload, rank: Rank, phase: str) -> Origin:
 def _gradients(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
     elements, held = trained.elements(w, rank, recipe), trained.gradient_bytes(w, rank, recipe)
-    ranks = zero_shares(w.zero, w.data_parallel).gradients
+    ranks = shares_of(w).gradients
     whole = _divided(w, rank, _blocks(elements, trained.gradient_width(w, recipe), held), held, ranks)
     source = "autograd: a gradient has the type of its parameter"
     forgotten = trained.forgotten_gradient_bytes(w, rank)
@@ -200,16 +200,17 @@ def _states(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
     optimizer = optimizers.OPTIMIZERS[w.optimizer]
     elements, width = trained.elements(w, rank, recipe), trained.state_width(w, recipe)
+    width = 2 if optimizer.bf16 else width
     plain = optimizer.states and not optimizer.bits8 and w.optimizer not in ("muon", "galore-adamw")
     amount = trained.state_bytes(w, rank, recipe)
     product = f"{elements:,} × {optimizer.states} × {width} B" if plain else f"{amount:,} B"
-    text = _divided(w, rank, product, amount, zero_shares(w.zero, w.data_parallel).states)
+    text = _divided(w, rank, product, amount, shares_of(w).states)
     return Origin(f"{text}: {optimizer.text}", optimizer.source)
 
 
 def _masters(w: Workload, rank: Rank, phase: str) -> Origin:
     elements = trained.elements(w, rank, recipe_of(w))
-    text = _divided(w, rank, f"{elements:,} × 4 B", 4 * elements, zero_shares(w.zero, w.data_parallel).states)
+    text = _divided(w, rank, f"{elements:,} × 4 B", 4 * elements, shares_of(w).states)
     return Origin(f"{text}: fp32 masters", "DeepSpeed 0.19 memory requirements, zero/stage_1_and_2.py; Megatron-LM optimizers")
 
 
@@ -290,7 +291,7 @@ def _temporaries(w: Workload, rank: Rank, phase: str) -> Origin:
         widest = trained.widest_matrix(w, rank, recipe)
         return Origin(f"3 × {widest:,} × 2 B: the largest matrix in bf16, for Newton–Schulz", "torch.optim.Muon")
     elements, width = trained.elements(w, rank, recipe), trained.width(w, recipe)
-    ranks = zero_shares(w.zero, w.data_parallel).states
+    ranks = shares_of(w).states
     text = _divided(w, rank, f"{elements:,} × {width} B", elements * width, ranks)
     return Origin(f"{text}: one result for each parameter", optimizers.OPTIMIZERS[w.optimizer].source)
 
@@ -315,7 +316,10 @@ def _gathered(w: Workload, rank: Rank, phase: str) -> Origin:
         text = f"{live:,} × {recipe.weight} B: parameters gathered at once"
         return Origin(text, "DeepSpeed config-json, stage3_max_live_parameters")
     amount = collectives.gathered(w, rank, recipe)
-    return Origin(f"{amount:,} B: two layers, and embedding and head, whole on every GPU", "torch.distributed.fsdp.fully_shard")
+    return Origin(
+        f"{amount:,} B: two layers, and embedding and head, or what of them is at work, whole on every GPU",
+        "torch.distributed.fsdp.fully_shard",
+    )
 
 
 def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
@@ -325,7 +329,10 @@ def _buffers(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
     whole = collectives.unreduced(w, rank, recipe) if phase == "backward" else 0
     flat = training.phases(w, rank)[phase].get("communication-buffers", 0) - whole  # not there yet at each moment of loading
-    named = ((flat, "DDP's copy of the gradients" if w.zero == 0 else "ZeRO's buckets"), (whole, "a layer's gradients"))
+    named = (
+        (flat, "DDP's copy of the gradients" if w.zero == 0 else "ZeRO's buckets"),
+        (whole, "a layer's gradients, and the buffer that they are reduced in"),
+    )
     terms_, words = zip(
         *((f"{many:,} B", what) for many, what in (*named, (nccl.point, "NCCL's buffers")) if many), strict=True
     )

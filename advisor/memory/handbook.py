@@ -37,7 +37,9 @@ KV_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "q8_
 
 # §4.1 and §4.2: optimizer state as a multiple of the model. Adafactor is the table's 10 GB for a model of 14.
 STATE_FACTOR = {
-    **dict.fromkeys(("adamw", "adamw-fused", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "galore-adamw"), 2.0),
+    **dict.fromkeys(
+        ("adamw", "adamw-fused", "adamw-bf16", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "galore-adamw"), 2.0
+    ),
     **dict.fromkeys(("sgd", "sgd-momentum", "lion", "lion-8bit", "muon"), 1.0),
     "adafactor": 10 / 14,
     "none": 0.0,

@@ -1,4 +1,4 @@
-"""Host memory that one machine needs: its processes, what passes through it while the model is loaded, and what is offloaded.
+"""Host memory that one machine needs: its processes, what passes through it while a model is loaded or saved, what is offloaded.
 
 Sizes in bytes, over all processes of the machine. File pages that the kernel can take back, as those of a memory-mapped
 checkpoint, are not counted.
@@ -21,8 +21,9 @@ from advisor.memory.recipe import (
     recipe_of,
     resident_width,
     storing,
+    trains_fully,
 )
-from advisor.memory.sharding import Rank, ranks, whole_rank, zero_shares
+from advisor.memory.sharding import Rank, ranks, shares_of, whole_rank
 from advisor.memory.training import in_flight_count, local_seq
 from advisor.memory.weights import rank_sum
 from advisor.model import Model
@@ -35,6 +36,9 @@ PROCESS_SOURCE = "resident after the first CUDA call: 1.96 GiB (pytorch issue 11
 ZERO_SOURCE = "DeepSpeed 0.19 zero/stage_1_and_2.py, zero/stage3.py"
 FSDP_SOURCE = "torch.distributed.fsdp, CPUOffloadPolicy"
 TORCHAO_SOURCE = "torchao optim/cpu_offload.py, CPUOffloadOptimizer"
+SAVING_SOURCE = (
+    "DeepSpeed 0.19 stage3_gather_16bit_weights_on_model_save; torch get_model_state_dict(full_state_dict, cpu_offload)"
+)
 LOADING_SOURCE = "transformers 5.23 modeling_utils.py, anonymous memory of a loading process on Linux"
 
 
@@ -48,12 +52,16 @@ def processes(w: Workload) -> int:
     return 1 if w.deals_out_layers else -(-w.gpus // w.nodes)
 
 
-def _phases(w: Workload, rank: Rank) -> tuple[Host, Host]:
+def _phases(w: Workload, rank: Rank) -> tuple[Host, ...]:
     started = [] if w.engine.ggml else [_all(w, "processes", PROCESS, "a process with CUDA", PROCESS_SOURCE)]
     weights = _weights(w, rank)
     load = Host("load", _present([*started, weights, _loading(w)]))
     rest = _trained(w, rank) if w.task == "train" else [_cache(w, rank)]
-    return load, Host("run", _present([*started, weights, *rest]))
+    return (
+        load,
+        Host("run", _present([*started, weights, *rest])),
+        Host("save", _present([*started, weights, *rest, _saved(w)])),
+    )
 
 
 def _present(parts: list[Part]) -> tuple[Part, ...]:
@@ -73,7 +81,7 @@ def _weights(w: Workload, rank: Rank) -> Part:
         return Part("weights", parts * away, Origin(f"{parts} × {away:,} B: layers that wait", "accelerate dispatch_model"))
     if "parameters" not in w.offload:
         return Part("weights", 0)
-    share = per_rank(w, rank, rank_sum(rank, storing(w)).bytes, zero_shares(w.zero, w.data_parallel).weights)
+    share = per_rank(w, rank, rank_sum(rank, storing(w)).bytes, shares_of(w).weights)
     source = FSDP_SOURCE if w.sharding == "fsdp" else ZERO_SOURCE
     return _all(w, "weights", share, "a shard of the weights, pinned", source)
 
@@ -125,12 +133,21 @@ def _experts(model: Model) -> int:
     )
 
 
+def _saved(w: Workload) -> Part:
+    """The whole model's state dict, which one process gathers from all shards to write it (accelerate 1.15 get_state_dict)."""
+    if w.task == "infer" or w.zero < 3 or not trains_fully(w) or not w.engine.made_on_host:
+        return Part("state-dict", 0)
+    elements, width = rank_sum(whole_rank(w.model._replace(stored=None)), storing(w)).elements, resident_width(w)
+    text = f"{elements:,} × {width} B: the model, gathered on the first process"
+    return Part("state-dict", elements * width, Origin(text, SAVING_SOURCE))
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 
 
 def _trained(w: Workload, rank: Rank) -> list[Part]:
     away, recipe = moved(w), recipe_of(w)
-    ranks_of = zero_shares(w.zero, w.data_parallel)
+    ranks_of = shares_of(w)
     shard = per_rank(w, rank, trained.elements(w, rank, recipe), ranks_of.states)
     state = per_rank(w, rank, trained.all_state_bytes(w, rank, recipe), ranks_of.states)
     optimizer = OPTIMIZERS[w.optimizer]

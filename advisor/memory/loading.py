@@ -21,7 +21,7 @@ from advisor.memory.recipe import (
     trains_fully,
     upcast,
 )
-from advisor.memory.sharding import Rank, zero_shares
+from advisor.memory.sharding import Rank, shares_of
 from advisor.memory.weights import rank_sum, tied_head
 from advisor.workload import Workload
 
@@ -66,7 +66,7 @@ def _moments(w: Workload, rank: Rank, recipe: Recipe, there: Parts) -> Iterator[
     if w.zero == 3 and "parameters" not in moved(w):
         yield Moment({**read, "gathered-parameters": whole_piece(w, rank)}, width, *WHOLE[w.sharding])
     if quantizes_on_load(w):
-        share = zero_shares(w.zero, w.data_parallel).weights
+        share = shares_of(w).weights
         held = rank_sum(rank, storing(w)._replace(width=compute_width(w))).bytes // share
         yield Moment({"weights": held, "step-temporaries": unpacked_matrix(w, rank)}, compute_width(w), *UNPACKED)
     elif w.engine.loads_to_device and w.data_parallel == 1 and stacks_experts(w):
@@ -110,7 +110,7 @@ TIED = ("a head, until it is tied to the embedding", "Qwen2.5 speed benchmark, A
 
 def first_gradients(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """What DeepSpeed fills with zeros to set its optimizer up, in fp32; stage 3 a sub-group at a time."""
-    shard = trained.elements(w, rank, recipe) // zero_shares(w.zero, w.data_parallel).states
+    shard = trained.elements(w, rank, recipe) // shares_of(w).states
     return 4 * (min(shard, SUB_GROUP) if w.zero == 3 else shard)
 
 

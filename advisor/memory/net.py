@@ -41,13 +41,14 @@ class Recipe(NamedTuple):
     caches: bool = False  # keys and values go to a cache
     parts: int = 1  # tensor-parallel ranks that share out the tokens of the residual stream (sequence parallel)
     routed_parts: int = 1  # the same of the tokens that go to experts, which are not cut then
+    ring: bool = False  # keys and values go round the context-parallel ranks
     exchanged: bool = False  # tokens go to the ranks of their experts and come back
     fused: bool = False  # norms, rotary embedding, SwiGLU with the experts' weights, cross-entropy: a kernel each
 
 
-def share(width: int, parts: int) -> int:
-    """Elements per token on one of several ranks that share out the tokens."""
-    return -(-width // parts)
+def share(whole: int, parts: int) -> int:
+    """The fullest of several parts: what does not divide is rounded up."""
+    return -(-whole // parts)
 
 
 class Net:
@@ -114,7 +115,7 @@ class Net:
         """A norm over each of ``rows`` vectors of a token."""
         elements = weights or ops.width_of(x)
         if self.recipe.fused or self.recipe.compiled:
-            return ops.fused_norm(x, None if kind == "none" else self.weight(elements), rows)
+            return ops.fused_norm(x, None if kind == "none" else self.weight(2 * elements if kind == "layer" else elements), rows)
         if kind == "none":
             return ops.to(ops.layer_norm(ops.to(x, FP32), None, None), x.width)
         weight = self.weight(elements)

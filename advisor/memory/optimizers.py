@@ -8,22 +8,28 @@ BLOCKWISE = "bitsandbytes 8-bit optimizers: blocks of 256 with an fp32 maximum, 
 
 
 class Optimizer(NamedTuple):
-    """``states``: copies of the parameters, in their own type; ``bits8``: 8-bit copies instead; ``foreach``: the step takes one
+    """``states``: copies of the parameters, in their own type; ``bits8``, ``bf16``: such copies instead; ``foreach``: the step takes one
     more copy (torch's multi-tensor loops allocate a result list); ``on_device``: False when states live in paged host memory."""
 
     states: int
     text: str
     source: str
     bits8: bool = False
+    bf16: bool = False
     foreach: bool = False
     factored: bool = False
     on_device: bool = True
 
 
+BF16_MOMENTS = (
+    "Megatron-LM --use-precision-aware-optimizer --exp-avg-dtype bf16 --exp-avg-sq-dtype bf16, DeepSpeed bf16_optimizer_states, "
+    "torchtitan fused_opt_states_bf16: fused kernels"
+)
 ADAM = "torch.optim.AdamW: exp_avg and exp_avg_sq in the parameters' type"
 OPTIMIZERS: dict[str, Optimizer] = {
     "adamw": Optimizer(2, "two moments", f"{ADAM}; _foreach_sqrt makes a copy", foreach=True),
     "adamw-fused": Optimizer(2, "two moments", f"{ADAM}; the fused kernel needs no copy"),
+    "adamw-bf16": Optimizer(2, "two moments in bf16", BF16_MOMENTS, bf16=True),
     "adamw-8bit": Optimizer(2, "two 8-bit moments", BLOCKWISE, bits8=True),
     "paged-adamw": Optimizer(2, "two moments in paged host memory", "bitsandbytes paged optimizers", on_device=False),
     "paged-adamw-8bit": Optimizer(2, "two 8-bit moments in paged host memory", BLOCKWISE, bits8=True, on_device=False),
@@ -53,7 +59,7 @@ def state_bytes(name: str, weight: Weight, width: int) -> int:
         return width * GALORE_RANK * (2 * longer + shorter) * weight.copies
     if optimizer.bits8 and elements >= 4096:
         return optimizer.states * (elements + 4 * -(-elements // 256))
-    return optimizer.states * (4 if optimizer.bits8 else width) * elements
+    return optimizer.states * (4 if optimizer.bits8 else 2 if optimizer.bf16 else width) * elements
 
 
 def step_copy(name: str) -> int:

@@ -15,7 +15,7 @@ from advisor.memory import operations as ops
 from advisor.memory.extent import NOTHING, Extent, add, less, times
 from advisor.memory.layers import logits_of
 from advisor.memory.losses import as_loss
-from advisor.memory.net import Net, Recipe
+from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, Block, Peak, Storage, Tape, Tensor, op, run_backward
 from advisor.model import Model
@@ -45,7 +45,7 @@ def pair_block(recipe: Recipe, model: Model, head: Head, adding: bool) -> Block:
     """The end of a training pass. ``kept_forward`` is what is there while a reference model runs."""
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
-    x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
+    x = tape.tensor(per_token(share(model.hidden, recipe.parts)), recipe.stream, needs_grad=True)
     loss, held = _HEADS[head.kind](net, model, x, head.tile)
     forward = tape.take_peaks()
     node = loss.node
@@ -66,11 +66,11 @@ def silent_end(recipe: Recipe, model: Model, head: Head) -> tuple[Peak, ...]:
     """The same without gradients, on the states that go in."""
     tape = Tape(grad=False, autocast=recipe.autocast)
     net = Net(tape, recipe)
-    x = tape.tensor(per_token(model.hidden), recipe.stream)
+    x = tape.tensor(per_token(share(model.hidden, recipe.parts)), recipe.stream)
     held = _HEADS[head.kind](net, model, x, head.tile)
     peaks = tape.take_peaks()
     del held
-    states = times(per_token(model.hidden), recipe.stream)
+    states = times(per_token(share(model.hidden, recipe.parts)), recipe.stream)
     return tuple(peak._replace(loss=less(peak.live, states)) for peak in peaks)
 
 

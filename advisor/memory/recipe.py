@@ -148,6 +148,7 @@ def _recipe(w: Workload) -> Recipe:
         caches=w.task == "infer",
         parts=token_parts(w),
         routed_parts=token_parts(w) if expert_tp(w) == 1 else 1,
+        ring=w.cp > 1,
         exchanged=w.task == "train" and w.ep > 1,
         fused=w.task == "train" and w.engine.fused,
     )

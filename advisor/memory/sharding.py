@@ -77,10 +77,11 @@ def whole_rank(model: Model, head_parts: int = 1) -> Rank:
 
 def expert_tp(w: Workload) -> int:
     """Into how many parts an expert is cut. Serving engines deal experts out over the tensor-parallel ranks and leave them whole;
-    Megatron cuts them like the rest (--expert-tensor-parallel-size is tp by default) where the ranks suffice for both."""
+    in training those that are dealt out stay whole too: Megatron-Core's README recommends --expert-tensor-parallel-size 1, all
+    recipes of Megatron-Bridge and ms-swift set it (Megatron-LM's own default is tp)."""
     if w.task == "infer":
         return max(1, w.tp // w.ep)
-    return w.tp if (w.gpus // w.pp) % (w.tp * w.ep) == 0 else 1
+    return 1 if w.ep > 1 else w.tp
 
 
 @lru_cache(maxsize=512)
@@ -160,6 +161,11 @@ class Shares(NamedTuple):
     weights: int = 1
     gradients: int = 1
     states: int = 1
+
+
+def shares_of(w: Workload) -> Shares:
+    """What one rank keeps of what its replicas divide."""
+    return zero_shares(w.zero, w.replicas)
 
 
 def zero_shares(stage: int, data_parallel: int) -> Shares:

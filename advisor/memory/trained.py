@@ -62,8 +62,9 @@ def width(w: Workload, recipe: Recipe) -> int:
 
 
 def gradient_width(w: Workload, recipe: Recipe) -> int:
-    """Gradients have the type of what they belong to, save where the engine sums them in fp32 (Megatron's main_grad)."""
-    return 4 if w.engine.fp32_gradients else width(w, recipe)
+    """Gradients have the type of what they belong to, save where the engine sums them in fp32 (Megatron's main_grad; with bf16
+    moments Megatron-Bridge's recipes of DeepSeek-V3 and Moonlight have those in bf16 too, main_grads_dtype)."""
+    return 4 if w.engine.fp32_gradients and not optimizers.OPTIMIZERS[w.optimizer].bf16 else width(w, recipe)
 
 
 def gradient_bytes(w: Workload, rank: Rank, recipe: Recipe) -> int:

@@ -9,12 +9,12 @@ from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
 from advisor.memory.losses import held_logits
-from advisor.memory.net import Recipe
+from advisor.memory.net import Recipe, share
 from advisor.memory.offload import moved
 from advisor.memory.passes import Passes, beside_logits, stored_block, training_passes
 from advisor.memory.recipe import deepspeed_masters, keeps_masters, recipe_of, storing, trains_fully
 from advisor.memory.shadow import Peak
-from advisor.memory.sharding import Rank, zero_shares
+from advisor.memory.sharding import Rank, shares_of
 from advisor.memory.weights import rank_sum
 from advisor.model import Layer
 from advisor.workload import Workload
@@ -60,7 +60,7 @@ def stands(w: Workload) -> bool:
 
 
 def _kept_share(w: Workload, rank: Rank, gradients: int) -> int:
-    return 0 if "gradients" in moved(w) else per_rank(w, rank, gradients, zero_shares(w.zero, w.data_parallel).gradients)
+    return 0 if "gradients" in moved(w) else per_rank(w, rank, gradients, shares_of(w).gradients)
 
 
 # --- there all the time ----------------------------------------------------------------------------------------------
@@ -75,12 +75,12 @@ def standing(w: Workload, rank: Rank, recipe: Recipe) -> Parts:
 
 
 def _throughout(w: Workload, rank: Rank, recipe: Recipe) -> Parts:
-    shares, away = zero_shares(w.zero, w.data_parallel), moved(w)
+    shares, away = shares_of(w), moved(w)
     parts = {"weights": 0}
     if "parameters" not in away:
         parts["weights"] = per_rank(w, rank, rank_sum(rank, storing(w)).bytes, shares.weights)
     if not trains_fully(w):
-        parts["adapter-weights"] = trained.in_blocks(w, rank, recipe, recipe.adapter) // shares.weights
+        parts["adapter-weights"] = share(trained.in_blocks(w, rank, recipe, recipe.adapter), shares.weights)
     if reference.is_held(w):
         parts["reference-weights"] = per_rank(w, rank, reference.weights(w, rank), shares.weights)
     if "optimizer" not in away:
@@ -128,7 +128,7 @@ def _recomputed_scores(w: Workload, rank: Rank, recipe: Recipe) -> int:
 
 def local_seq(w: Workload) -> int:
     """Tokens of a sequence on one context-parallel rank."""
-    return -(-w.seq // w.cp)
+    return share(w.seq, w.cp)
 
 
 def evaluation(w: Workload, rank: Rank, recipe: Recipe) -> Iterable[Peak]:
@@ -161,7 +161,7 @@ def kept_gradients(w: Workload, recipe: Recipe, gradients: int) -> int:
         return 0
     if w.sharding == "fsdp" and w.zero > 1:
         gradients = gradients * trained.gradient_width(w, recipe) // (recipe.weight if trains_fully(w) else recipe.adapter)
-    return gradients // zero_shares(w.zero, w.data_parallel).gradients
+    return share(gradients, shares_of(w).gradients)
 
 
 def _pass_parts(w: Workload, rank: Rank, recipe: Recipe, there: Parts, peaks: Iterable[Peak], beside: int) -> Parts:
@@ -212,7 +212,7 @@ def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int)
 
 def step_temporaries(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """What the step takes for a moment: fp32 gradients where masters are stepped, the optimizer's own copies."""
-    shard = per_rank(w, rank, trained.elements(w, rank, recipe), zero_shares(w.zero, w.data_parallel).states)
+    shard = per_rank(w, rank, trained.elements(w, rank, recipe), shares_of(w).states)
     copies = 0 if w.engine.fused_step and w.optimizer == "adamw" else optimizers.step_copy(w.optimizer)
     if keeps_masters(w):
         at_once = min(shard, collectives.SUB_GROUP) if w.zero == 3 else shard

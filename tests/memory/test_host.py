@@ -36,6 +36,7 @@ def test_zero_offload_takes_18_bytes_a_parameter(zero: int) -> None:
     """fp32 master 4, fp32 gradient 4, Adam's moments 8, and a 16-bit buffer 2 (DeepSpeed 0.19, zero/stage_1_and_2.py, zero/stage3.py)."""
     found = needs(**TRAINED, gpus=8, zero=zero, offload="optimizer")
     assert found.pop("processes") == 8 * PROCESS
+    found.pop("state-dict", None)
     assert found == {
         "optimizer-state": pytest.approx(8 * P, rel=1e-6),
         "master-weights": pytest.approx(4 * P, rel=1e-6),
@@ -48,7 +49,7 @@ def test_zero_3_may_move_the_weights_too() -> None:
     """Two bytes more; DeepSpeed's own estimator says 18 for both of them, without the gradients' partition."""
     found = needs(**TRAINED, gpus=8, zero=3, offload="optimizer,parameters")
     assert found["weights"] == pytest.approx(2 * P, rel=1e-3)
-    assert sum(found.values()) - found["processes"] == pytest.approx(20 * P, rel=1e-3)
+    assert sum(found.values()) - found["processes"] - found["state-dict"] == pytest.approx(20 * P, rel=1e-3)
 
 
 def test_fsdp_moves_everything_with_the_parameters() -> None:
@@ -59,6 +60,17 @@ def test_fsdp_moves_everything_with_the_parameters() -> None:
     on_card = {part.name for part in estimate(**keys).parts}
     assert not on_card & {"weights", "optimizer-state", "master-weights"}
     assert estimate(**keys).phases["step"] < 0.01 * P  # nothing is stepped there
+
+
+def test_saving_gathers_the_model_on_one_process() -> None:
+    """ZeRO-3 and FSDP: a state dict of 16 bits a parameter beside what is offloaded; with bf16-mixed FSDP's weights are fp32."""
+    found = estimate(**TRAINED, gpus=8, zero=3, offload="optimizer").host
+    assert found is not None
+    assert (found.phase, {part.name: part.bytes for part in found.parts}["state-dict"]) == ("save", 2 * P)
+    assert (
+        needs(**TRAINED, gpus=8, zero=3, offload="parameters", sharding="fsdp", precision="bf16-mixed")["state-dict"] == 4 * P
+    )
+    assert "state-dict" not in needs(**TRAINED, gpus=8, zero=2, offload="optimizer")
 
 
 def test_an_optimizer_on_the_cpu_of_one_card() -> None:

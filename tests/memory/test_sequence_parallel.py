@@ -1,0 +1,105 @@
+"""Megatron's layers: what they keep under tensor and sequence parallel, and round the ring of context parallel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor.defaults import find_model
+from advisor.estimator import estimate_workload
+from advisor.job import Job
+from advisor.memory.passes import stored_block
+from advisor.memory.recipe import recipe_of
+from advisor.memory.sharding import ranks
+from advisor.workload import resolve
+
+HIDDEN, HEADS, KV, WIDTH, HEAD = 8192, 64, 8, 28672, 128  # Llama-3 70B
+
+
+def kept(**keys: Any) -> tuple[int, ...]:
+    """What one layer keeps for the backward pass, as an extent."""
+    w = resolve(Job(**{"gpu": "h100-80", "train": "llama-3-70b", "engine": "megatron", "tp": 1, "gpus": 8, **keys}))
+    rank = next(ranks(w))
+    return stored_block(recipe_of(w), rank.model.layers[0], rank.model.hidden, 0.0, False, False).kept
+
+
+@pytest.mark.parametrize("tp", [1, 2, 4, 8])
+def test_everything_a_layer_keeps_is_cut(tp: int) -> None:
+    """Two norms' inputs and outputs, queries, keys, values, attention's output, gate and up, their product, in 16 bits: an even part
+    of each (Korthikanti et al., arXiv 2205.05198: s b h (34 ÷ t) for GPT). A head's logsumexp and a row's norm are fp32."""
+    q, kv = HEADS * HEAD, KV * HEAD
+    whole = 2 * (4 * HIDDEN + 2 * q + 2 * kv + 3 * WIDTH)
+    assert kept(tp=tp) == (0, whole // tp + 4 * HEADS // tp + 2 * 4, 0, 0, 0, 0)
+
+
+def test_without_it_norms_and_their_inputs_are_whole() -> None:
+    """s b h (10 + 24 ÷ t) there: torchtitan's layers, which are not said to share out tokens, keep more on each of eight ranks."""
+    assert kept(tp=8, engine="torchtitan")[1] > 2 * kept(tp=8)[1]
+
+
+def test_the_gpt_layer_of_the_paper() -> None:
+    """GPT-2's with LayerNorm, GELU and biases keeps s b h (34 ÷ t), of which two are dropout's masks, off here; attention's scores are
+    not kept, a logsumexp is."""
+    gpt = {"model_type": "gpt2", "n_embd": 1024, "n_layer": 2, "n_head": 16, "vocab_size": 1000, "n_positions": 1024, "resid_pdrop": 0,
+           "embd_pdrop": 0, "attn_pdrop": 0}  # fmt: skip
+    w = resolve(Job(gpu="h100-80", train=gpt, engine="megatron", tp=2, gpus=2))
+    block = stored_block(recipe_of(w), next(ranks(w)).model.layers[0], 1024, 0.0, False, False)
+    assert block.kept[1] == pytest.approx((34 - 2) * 1024 / 2, rel=0.05)
+
+
+def test_a_mixture_sends_a_ranks_own_tokens() -> None:
+    """Moonlight on two tensor-parallel ranks with experts dealt out: a layer keeps about half of what one rank alone would."""
+    model = find_model("moonlight-16b-a3b")
+    sizes = []
+    for tp in (1, 2):
+        w = resolve(Job(gpu="h100-80", train="moonlight-16b-a3b", engine="megatron", gpus=8, tp=tp, ep=8))
+        layer = next(ranks(w)).model.layers[-1]
+        sizes.append(stored_block(recipe_of(w), layer, model.hidden, 0.0, False, False).kept[1])
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.15)
+
+
+def test_a_ring_has_the_next_block_on_its_way() -> None:
+    """Context parallel: beside a layer's own keys and values those of the next rank; it keeps its own only (arXiv 2310.01889)."""
+    w = resolve(Job(gpu="h100-80", train="llama-3.1-8b", engine="megatron", gpus=8, cp=8))
+    rank, ring = next(ranks(w)), recipe_of(w)
+    found, alone = (
+        stored_block(recipe, rank.model.layers[0], 4096, 0.0, False, False) for recipe in (ring, ring._replace(ring=False))
+    )
+    assert found.kept == alone.kept
+    more = [ours.live[1] - other.live[1] for ours, other in zip(found.backward, alone.backward, strict=True)]
+    block = 2 * 1024 * 2  # keys and values, bytes per token
+    assert [size for size in more if size] == [2 * block]  # the block that comes, and the gradient that goes round with it
+
+
+def test_logits_of_a_ring_are_of_its_own_tokens() -> None:
+    """Eight ranks make an eighth of the logits each."""
+
+    def loss(**keys: Any) -> int:
+        found = estimate_workload(
+            resolve(Job(gpu="h100-80", train="llama-3.2-1b", seq=32768, gpus=8, checkpointing="full", **keys))
+        )
+        return next(part.bytes for part in found.parts if part.name == "logits-and-loss")
+
+    assert loss(cp=8) == pytest.approx(loss() / 8, rel=0.01)
+
+
+def test_moonlight_on_eight_cards() -> None:
+    """36.618 GB at most on any rank (Megatron-Bridge 067f987, perf-activation-recompute: TP 2, EP 8, no recomputation, the recipe's bf16
+    moments and gradients); what it is made of follows from the shapes, nothing was fitted to it."""
+    w = resolve(Job(gpu="h100-80", gpus=8, train="moonlight-16b-a3b", engine="megatron", tp=2, ep=8, seq=4096, optimizer="adamw-bf16",
+                    zero=1))  # fmt: skip
+    assert estimate_workload(w).allocated_bytes == pytest.approx(36_618_000_000, rel=0.025)
+
+
+def test_bf16_moments() -> None:
+    """Two bytes each instead of four beside fp32 masters; Megatron's gradients are bf16 with them (main_grads_dtype)."""
+    keys: dict[str, Any] = {"gpu": "h100-80", "train": "llama-3.2-1b", "engine": "megatron", "checkpointing": "full"}
+    parts = [
+        {part.name: part.bytes for part in estimate_workload(resolve(Job(**keys, optimizer=name))).parts}
+        for name in ("adamw-fused", "adamw-bf16")
+    ]
+    wide, narrow = parts
+    assert wide["optimizer-state"] == 2 * narrow["optimizer-state"]
+    assert wide["master-weights"] == narrow["master-weights"]
+    assert narrow["gradients"] < 0.6 * wide["gradients"]
