@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from advisor.memory.extent import Extent, add, less, times
-from advisor.memory.layers import head_forward
+from advisor.memory.layers import head_forward, last_norm
 from advisor.memory.losses import of_chunk
 from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_token
@@ -53,7 +53,7 @@ def _loss_of(recipe: Recipe, model: Model) -> tuple[Peak, ...]:
     net = Net(tape, recipe)
     x = tape.tensor(per_token(share(model.hidden, recipe.parts)), recipe.stream)
     if recipe.loss == "fused":
-        hidden = net.norm(model.norm, x) if model.final_norm else x
+        hidden = last_norm(net, model, x)
         del x
         made = Storage(tape, hidden.storage.extent)
         Storage(tape, per_token(-(-10 * model.vocab // -(-model.vocab // model.hidden))))

@@ -77,11 +77,14 @@ def _parallel(layer: Layer, x: Tensor, mix: Branch, feed: Branch, norm: Branch) 
     return ops.plus(ops.plus(fed, mixed), x)
 
 
-def logits_of(net: Net, model: Model, x: Tensor, parts: int = 1) -> Tensor:
-    """The last norm and the head. ``parts``: ranks that have one of the head each, and gather the logits."""
+def last_norm(net: Net, model: Model, x: Tensor) -> Tensor:
+    """The states that the head takes."""
     hidden = net.norm(model.norm, x, weights=model.hidden) if model.final_norm else x
-    hidden = net.gathered(hidden, model.hidden)
-    del x
+    return net.gathered(hidden, model.hidden)
+
+
+def logits_of(net: Net, model: Model, hidden: Tensor, parts: int = 1) -> Tensor:
+    """The head. ``parts``: ranks that have one of it each, and gather the logits."""
     logits = net.linear("lm_head", hidden, -(-model.vocab // parts), quantized=net.recipe.quantized_head)
     if parts > 1:
         logits = op([logits], per_token(model.vocab), logits.width)
@@ -100,7 +103,9 @@ def head_forward(net: Net, model: Model, x: Tensor, parts: int = 1) -> tuple[Ten
     transformers' ForCausalLMLoss: the logits in fp32, a log-softmax of them, the mean. Before 4.45 the logits became fp32 in the
     model, and the loss was over a copy of them without the last token; remote code of 2023 copied them as they were.
     """
-    logits = logits_of(net, model, x, parts)
+    hidden = last_norm(net, model, x)  # a name of the model's forward, and so there while the loss is computed
+    del x
+    logits = logits_of(net, model, hidden, parts)
     shifted = op([logits], logits.elements, logits.width) if net.recipe.shifted else logits
     wide = shifted if net.recipe.narrow_loss and not net.tape.autocast else ops.to(shifted, FP32)
     if net.recipe.fused:  # Megatron's cross-entropy makes the softmax, and then the gradient, where the fp32 logits are

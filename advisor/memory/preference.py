@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from advisor.memory import operations as ops
 from advisor.memory.extent import NOTHING, Extent, add, less, times
-from advisor.memory.layers import logits_of
+from advisor.memory.layers import last_norm, logits_of
 from advisor.memory.losses import as_loss
 from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_sequence, per_token
@@ -79,7 +79,7 @@ Ending = tuple[Tensor, Tensor | None]  # the loss, and the logits that Python st
 
 def _log_probs(net: Net, model: Model, x: Tensor, _: Extent) -> Ending:
     """LLaMA-Factory: logits in fp32, their log-softmax, of which one of each token is gathered."""
-    logits = logits_of(net, model, x)
+    logits = logits_of(net, model, last_norm(net, model, x))
     wide = ops.to(logits, FP32)
     del logits
     shifted = op([wide], wide.elements, FP32, view=True)
@@ -91,7 +91,7 @@ def _log_probs(net: Net, model: Model, x: Tensor, _: Extent) -> Ending:
 def _odds(net: Net, model: Model, x: Tensor, _: Extent, *, one: bool = False) -> Ending:
     """TRL's ORPO and CPO: the cross-entropy of the chosen half, and a kernel that keeps the logits and no softmax. The half is copied
     (``.contiguous()``) unless it is ``one`` sequence."""
-    logits = logits_of(net, model, x)
+    logits = logits_of(net, model, last_norm(net, model, x))
     half = per_token(model.vocab // 2)
     chosen = op([logits], half, logits.width, view=True)
     chosen = op([chosen], half, logits.width, view=one)
@@ -105,7 +105,7 @@ def _odds(net: Net, model: Model, x: Tensor, _: Extent, *, one: bool = False) ->
 
 def _tiles(net: Net, model: Model, x: Tensor, tile: Extent) -> Ending:
     """TRL's fused head: the states of the scored tokens, a tile of logits at a time, in both directions; gradients summed in fp32."""
-    hidden = net.norm(model.norm, x) if model.final_norm else x
+    hidden = last_norm(net, model, x)
     del x
     rows = op([op([hidden], hidden.elements, hidden.width, view=True)], hidden.elements, hidden.width)
     weight = net.weight(model.hidden * model.vocab)
@@ -123,7 +123,7 @@ def _tiles(net: Net, model: Model, x: Tensor, tile: Extent) -> Ending:
 
 def _score(net: Net, model: Model, x: Tensor, _: Extent) -> Ending:
     """AutoModelForSequenceClassification: a number of each token, of which the last one's is taken."""
-    hidden = net.norm(model.norm, x) if model.final_norm else x
+    hidden = last_norm(net, model, x)
     del x
     numbers = ops.linear(hidden, net.weight(model.hidden, trainable=True), 1)
     return op([numbers], per_sequence(1), numbers.width), None
