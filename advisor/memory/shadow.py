@@ -225,13 +225,13 @@ def _run(tape: Tape, node: Node) -> None:
     del scratch
     if node.weight is not None:
         _accumulate(tape, node.weight)
+    del arrived  # autograd releases both before a gradient is added to another (engine.cpp, evaluate_function)
+    node.saved.clear()
     for producer, gradient in made:
         if producer is not None:
             producer.receive(gradient)
         else:
             tape.input_gradients.append(gradient)
-    del arrived, made
-    node.saved.clear()
 
 
 def _gradient(tape: Tape, node: Node, arrived: Storage, extent: Extent) -> Storage:
