@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from advisor.memory.extent import NOTHING, Extent, add, less, times
-from advisor.memory.layers import head_forward
+from advisor.memory.layers import head_forward, last_norm
 from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Block, Peak, Storage, Tape, run_backward, turn
@@ -52,7 +52,7 @@ def fused_loss_block(recipe: Recipe, model: Model, adding: bool, head_parts: int
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
     x = tape.tensor(per_token(share(model.hidden, recipe.parts)), recipe.stream, needs_grad=True)
-    hidden = net.norm(model.norm, x, weights=model.hidden) if model.final_norm else x
+    hidden = last_norm(net, model, x)
     del x
     rows = -(-model.vocab // head_parts)
     head: Extent = (model.hidden * rows * recipe.weight if recipe.trainable else 0, 0, 0, 0, 0, 0)
@@ -82,7 +82,7 @@ def kept_chunks_block(recipe: Recipe, model: Model, holds_logits: bool, adding: 
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
     x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
-    hidden = net.norm(model.norm, x) if model.final_norm else x
+    hidden = last_norm(net, model, x)
     del x
     width = HALF if recipe.autocast else recipe.stream
     capped, widened = bool(model.logit_softcap), recipe.outputs_fp32 and width < FP32
