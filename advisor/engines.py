@@ -83,6 +83,7 @@ class Engine(NamedTuple):
     vocabulary_multiple: int = 1  # rows of a rank's shard of the vocabulary are a multiple of this
     sequence_parallel: bool = False  # training: tensor-parallel ranks share out the tokens of the residual stream and the norms
     fused: bool = False  # norms, rotary embedding and SwiGLU are a kernel each; the cross-entropy works in place
+    deals_out: Literal["evenly", "balanced", "with-head"] = "evenly"  # layers over GPUs that work in turn
     head_on_first: bool = False  # a chain of devices has the head where the embedding is, and the remainder of the layers last
     unpacks_whole: bool = False  # tensor parallel cuts the packed bytes, and bitsandbytes unpacks by the shape before the cut
     made_on_host: bool = False  # trains what transformers' from_pretrained made in the host's memory, without a device_map

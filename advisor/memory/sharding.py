@@ -46,9 +46,17 @@ def ranks(w: Workload) -> Iterator[Rank]:
     depth = len(local.layers)
     if stages > depth:
         raise RequestError(f"{w.model.name} has {depth} layers, which cannot be divided over {stages} GPUs")
-    head_stage = 0 if w.deals_out_layers and w.engine.head_on_first else stages - 1
-    for stage in sorted({0, 1, stages - 1} & set(range(stages))):
-        start, end = stage_layers(depth, stages, stage, last_first=head_stage == 0)
+    head_on_first = w.deals_out_layers and (w.engine.head_on_first or (w.engine.deals_out == "balanced" and w.model.tied))
+    if w.deals_out_layers and w.engine.deals_out != "evenly":
+        from advisor.memory.dealing import bounds
+
+        dealt = bounds(w)
+    else:
+        dealt = tuple(stage_layers(depth, stages, stage, last_first=head_on_first) for stage in range(stages))
+    last = len(dealt) - 1
+    head_stage = 0 if head_on_first else last
+    for stage in sorted({0, 1, last} & set(range(len(dealt)))):
+        start, end = dealt[stage]
         part = local._replace(layers=local.layers[start:end], stored=None)
         yield Rank(part, embeds=stage == 0, has_head=stage == head_stage, stage=stage, stages=stages, head_parts=head_parts)
 
