@@ -30,6 +30,10 @@ def decide(job: Job) -> Workload:
     task = _task(job)
     gpu = catalog.find_gpu(_named(job.gpu))
     model = find_model(job.train if task == "train" else job.infer)
+    if model.ends:
+        from advisor.encoder_jobs import with_objective
+
+        model = with_objective(model, task)
     objective = job.objective or "lm"
     engine = _engine(job, task, model)
     objectives.check(objective, engine)
@@ -49,10 +53,11 @@ def decide(job: Job) -> Workload:
     prompt = job.prompt or seq
     if prompt > seq:
         raise RequestError(f"prompt: {prompt:,} tokens are more than seq, which is prompt plus output: {seq:,}")
-    if task == "train" and prompt != seq:
+    if task == "train" and prompt != seq and not model.is_encoder_decoder:
         raise RequestError("prompt: training reads whole sequences; their length is --seq")
-    if model.max_context and seq > model.max_context:
-        notes.append(f"{model.name} was made for {model.max_context:,} tokens; {seq:,} are more.")
+    longest = max(prompt, seq - prompt) if model.is_encoder_decoder and prompt < seq else seq
+    if model.max_context and longest > model.max_context:
+        notes.append(f"{model.name} was made for {model.max_context:,} tokens; {longest:,} are more.")
     if job.compile:
         notes.append(COMPILED[task])
     if job.host_ram and job.estimator not in (None, "detailed"):
@@ -75,7 +80,7 @@ def decide(job: Job) -> Workload:
     targets = _targets(job, model, notes)
     attention = _attention(job, engine, gpu, model, precision)
     compute = precision.removesuffix("-mixed")
-    return Workload(
+    workload = Workload(
         asked=job,
         gpu=gpu,
         model=model,
@@ -118,6 +123,11 @@ def decide(job: Job) -> Workload:
         observed_with=job.observed_with,
         objective=objective,
     )
+    if model.ends:
+        from advisor.encoder_jobs import settled
+
+        return settled(workload)
+    return workload
 
 
 COMPILED = {
@@ -392,6 +402,8 @@ def _why_not_flash(engine: Engine, gpu: Gpu, model: Model, precision: str) -> st
         return f"FlashAttention-2 needs compute capability 8.0, and {gpu.name} has {capability}"
     if precision == "fp32":
         return "FlashAttention takes fp16 and bf16 only"
+    if any(isinstance(layer.mixer, Attention) and layer.mixer.position_bias for layer, _ in model.kinds):
+        return f"{model.name} adds learned numbers to the scores, which FlashAttention does not take"
     widest = max((layer.mixer.head_dim for layer, _ in model.kinds if isinstance(layer.mixer, Attention)), default=0)
     if widest > FLASH_HEAD:
         return f"heads of {widest} are wider than {FLASH_HEAD}"

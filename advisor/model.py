@@ -12,12 +12,13 @@ from typing import Literal, NamedTuple
 # How a norm is computed decides what autograd keeps of it:
 #   rms         Llama: fp32 copy, normalised, times the weight in the model's dtype
 #   rms-fp32    OLMo 2, OLMoE, Cohere...: the weight is multiplied before the copy goes back to 16-bit
+#   rms-t5      T5: only the variance comes from an fp32 copy; the input itself is kept beside it
 #   rms-gemma   Gemma: fp32 throughout, (1 + weight)
 #   layer       torch's fused LayerNorm with weight and bias
 #   layer-plain LayerNorm with a weight and no bias
 #   layer-fp32  Cohere: a LayerNorm written out in fp32, with a weight
 #   none        the fused LayerNorm on an fp32 copy, without weights (OLMo 1)
-Norm = Literal["rms", "rms-fp32", "rms-gemma", "layer", "layer-plain", "layer-fp32", "none"]
+Norm = Literal["rms", "rms-fp32", "rms-t5", "rms-gemma", "layer", "layer-plain", "layer-fp32", "none"]
 
 # Where the norms stand:
 #   pre       x + mixer(norm(x)), then x + ffn(norm(x))                 Llama, GPT-2, most
@@ -25,7 +26,9 @@ Norm = Literal["rms", "rms-fp32", "rms-gemma", "layer", "layer-plain", "layer-fp
 #   post      x + norm(mixer(x)), then x + norm(ffn(x))                 OLMo 2 and 3
 #   parallel  x + mixer(norm(x)) + ffn(norm(x)), one norm for both      GPT-J, Phi, Cohere, Falcon 7B
 #   parallel2 the same with a norm for each branch                      GPT-NeoX, Falcon 40B
-Arrangement = Literal["pre", "sandwich", "post", "parallel", "parallel2"]
+#   after     norm(x + mixer(x)), then norm(x + ffn(x))                 BERT, BART
+#   half      x + mixer(x), then x + ffn(norm(x))                       ModernBERT's first layer, behind the embedding's norm
+Arrangement = Literal["pre", "sandwich", "post", "parallel", "parallel2", "after", "half"]
 
 
 class Attention(NamedTuple):
@@ -47,6 +50,12 @@ class Attention(NamedTuple):
     dropout: float = 0.0
     softmax_fp32: bool = True  # eager attention's softmax; GPT-2 leaves it in the scores' type
     output_gate: bool = False  # Qwen3-Next: q_proj makes a gate of the same width too
+    causal: bool = True  # False: every token sees all others, as in an encoder
+    drops_output: bool = True  # False in DistilBERT: no dropout behind it
+    fp32_rotary: bool = False  # ModernBERT rotates queries and keys in fp32
+    position_bias: Literal["shared", "own"] | None = None  # T5 adds a learned number for each head and distance to the scores,
+    # from one table for a stack, or from each layer's own; in cross-attention they are all zero
+    buckets: int = 0  # rows of the table, in the layers that have one
 
     @property
     def query_width(self) -> int:
@@ -227,6 +236,7 @@ class Mlp(NamedTuple):
     bias: bool = False
     fused: bool = False  # gate and up are one matrix
     activation: Literal["silu", "gelu", "gelu-new", "gelu-tanh", "relu", "relu2", "xielu"] = "silu"
+    dropout: float = 0.0  # before the last matrix
 
 
 class Experts(NamedTuple):
@@ -261,6 +271,7 @@ class Layer(NamedTuple):
     norm: Norm = "rms"
     names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama: (Llama's, its own)
     residual_fp32: bool = False  # Mamba: the residual stream is fp32 whatever the weights are
+    cross: Attention | None = None  # a decoder's attention to what its encoder has made
 
     @property
     def attention(self) -> Attention | LatentAttention | None:
@@ -273,6 +284,36 @@ class Layer(NamedTuple):
         """The part of the mixer that carries a state."""
         mixer = self.mixer.state_space if isinstance(self.mixer, AttentionBesideStateSpace) else self.mixer
         return mixer if isinstance(mixer, RECURRENT) else None
+
+
+# What a forward pass ends with:
+#   causal-lm   logits of the next token, in an encoder-decoder
+#   masked-lm   logits of every token, behind a dense layer with a norm
+#   sequence    one row of labels a sequence, behind a dense layer on its first token
+#   tokens      one row of labels a token
+#   pooler      the first token's dense layer alone
+#   none        the hidden states
+Head = Literal["causal-lm", "masked-lm", "sequence", "tokens", "pooler", "none"]
+
+
+class Ends(NamedTuple):
+    """What stands around the layers of an encoder, or of an encoder and a decoder; a decoder alone has none of it."""
+
+    encoder: int  # how many of the layers are the encoder's; they come first
+    head: Head
+    labels: int = 2
+    dense: str = "dense"  # name of the head's dense layer
+    dense_bias: bool = True
+    dense_activation: Literal["gelu", "tanh", "relu"] = "gelu"
+    dense_norm: bool = False  # behind it also where the head is no masked-lm
+    token_types: int = 0
+    dropout: float = 0.0  # behind the embedding
+    final_dropout: bool = False  # T5: behind each stack's last norm too
+    scaled: bool = False  # BART: the embedding is multiplied by a number
+    scaled_head: bool = False  # T5 with a tied head: the last states are
+    logits_bias: bool = False  # BART: a buffer is added to the logits
+    loss_fp32: bool = False  # logits go to fp32 before the loss
+    fp32_modules: tuple[str, ...] = ()  # T5: what transformers leaves fp32 in an fp16 model, and never quantizes
 
 
 class StoredTensor(NamedTuple):
@@ -304,6 +345,7 @@ class _Facts(NamedTuple):
     residual_dropout: float = 0.0
     extra_parameters: int = 0  # in the checkpoint, outside the language model: vision and audio towers
     extra_name: str = ""
+    ends: Ends | None = None  # None: a decoder alone
     max_context: int | None = None
     dtype: str = "bf16"  # as published
     quantization: str = "none"  # as published
@@ -328,6 +370,20 @@ class Model(_Facts):
     def kinds(self) -> tuple[tuple[Layer, int], ...]:
         """The distinct layers with how many there are of each, in order of first appearance."""
         return tuple(Counter(self.layers).items())
+
+    @cached_property
+    def generates(self) -> bool:
+        """Whether it writes text, token by token."""
+        return self.ends is None or self.ends.head == "causal-lm"
+
+    @cached_property
+    def is_encoder_decoder(self) -> bool:
+        return self.ends is not None and self.ends.encoder < len(self.layers)
+
+    @cached_property
+    def has_lm_head(self) -> bool:
+        """Whether it ends with logits over the vocabulary."""
+        return self.ends is None or self.ends.head in ("causal-lm", "masked-lm")
 
     @cached_property
     def has_experts(self) -> bool:

@@ -61,6 +61,17 @@ class Workload(NamedTuple):
     objective: str = "lm"
 
     @property
+    def source(self) -> int:
+        """Tokens of a sequence that an encoder reads for the decoder behind it; 0 where there are no two."""
+        return self.prompt if self.model.is_encoder_decoder else 0
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence in the layers behind an encoder, or in all of them: all of ``seq``, less a shorter prompt that an
+        encoder reads."""
+        return self.seq - self.prompt if self.source and self.prompt < self.seq else self.seq
+
+    @property
     def data_parallel(self) -> int:
         """Training: GPUs that hold a copy (or a ZeRO shard of one) of the model and see different sequences."""
         return self.gpus // (self.tp * self.pp * self.cp)

@@ -11,12 +11,16 @@ from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Tensor, op
 from advisor.model import Attention, LatentAttention
 
+INDEX = 8  # bytes of an int64
 
-def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tensor:
+
+def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str, memory: Tensor | None = None) -> Tensor:
+    """``memory``: what a decoder attends to in place of its own tokens."""
+    part = "" if memory is None else "cross."
     joined = a.fused or net.recipe.joined
     if joined:
         qkv = net.linear("qkv_proj", x, a.query_width + 2 * a.kv_width, bias=a.bias)
-        if a.rotary and not net.recipe.joined:
+        if a.rotary and not net.recipe.joined and not a.fp32_rotary:
             q, k, v = ops.part(qkv, a.query_width), ops.part(qkv, a.kv_width), ops.part(qkv, a.kv_width)
         else:
             q, k, v = ops.split(qkv, [a.query_width, a.kv_width, a.kv_width])
@@ -24,25 +28,55 @@ def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str) -> Tens
         if a.copies_heads:
             k, v = ops.contiguous(k), ops.contiguous(v)
     else:
-        q = net.linear("q_proj", x, a.query_width * (2 if a.output_gate else 1), bias=a.bias)
+        q = net.linear(part + "q_proj", x, a.query_width * (2 if a.output_gate else 1), bias=a.bias)
         gate = None
         if a.output_gate:
             q, gate = ops.split(q, [a.query_width, a.query_width])
             gate = op([gate], gate.elements, gate.width, passes=True)  # every other piece of the projection, put side by side
-        k = net.linear("k_proj", x, a.kv_width, bias=a.bias)
-        v = net.linear("v_proj", x, a.kv_width, bias=a.bias)
+        seen = x if memory is None else memory
+        k = net.linear(part + "k_proj", seen, a.kv_width, bias=a.bias)
+        v = net.linear(part + "v_proj", seen, a.kv_width, bias=a.bias)
+        del seen
     if a.qk_norm:
         head_norm = {"layer": "layer-plain", "none": "rms"}.get(norm, norm)
         per_head = a.qk_norm != "projection"
         q = net.norm(head_norm, q, a.heads if per_head else 1, a.head_dim if a.qk_norm == "head" else None)
         k = net.norm(head_norm, k, a.kv_heads if per_head else 1, a.head_dim if a.qk_norm == "head" else None)
-    if a.rotary:
+    if a.rotary and a.fp32_rotary:
+        q32, k32 = rotated_fp32(q), rotated_fp32(k)
+        q, k = ops.to(q32, q.width), ops.to(k32, k.width)
+        del q32, k32
+    elif a.rotary:
         q, k = rotated(net, q), rotated(net, k)
-    k, v = net.cached(k), net.cached(v)
-    out = attend(net, a, q, k, v)
+    if a.causal or memory is not None:
+        k, v = net.cached(k), net.cached(v)
+    bias = net.bias if memory is None else net.cross_bias
+    out = attend(net, a, q, k, v, own_bias(net, a, memory) if a.position_bias == "own" else bias)
+    del bias
     if not joined and a.output_gate and gate is not None:
         out = ops.multiply(out, ops.sigmoid(gate))
-    return net.linear("o_proj", out, hidden, bias=a.out_bias)
+    mixed = net.linear(part + "o_proj", out, hidden, bias=a.out_bias)
+    if a.fp32_rotary:
+        net.held = mixed  # ModernBertEncoderLayer names it attn_output
+    return mixed
+
+
+def own_bias(net: Net, a: Attention, memory: Tensor | None) -> Tensor:
+    """UMT5: numbers for each head and distance that a layer makes for itself, whose places in its table are kept."""
+    if memory is not None:
+        return net.tape.tensor((0, 0, 0, a.heads * net.tape.others, 0, 0), net.recipe.weight)
+    places = net.tape.tensor((0, 0, 0, 0, 1, 0), INDEX)
+    table = net.weight(a.buckets * a.heads)
+    return op([places], (0, 0, 0, 0, a.heads, 0), net.recipe.weight, [places], weight=table)
+
+
+def rotated_fp32(x: Tensor) -> Tensor:
+    """The rotation on fp32 copies, one for each half of the sum (modeling_modernbert.py, apply_rotary_pos_emb)."""
+    straight = op([ops.to(x, FP32)], x.elements, FP32)
+    crossed = ops.to(x, FP32)
+    crossed = op([op([crossed], per_token(ops.width_of(x) // 2), FP32), crossed], x.elements, FP32)
+    crossed = op([crossed], x.elements, FP32)
+    return ops.plus(straight, crossed)
 
 
 def rotated(net: Net, x: Tensor) -> Tensor:
@@ -57,9 +91,11 @@ def rotated(net: Net, x: Tensor) -> Tensor:
     return ops.plus(straight, op([crossed], x.elements, width))
 
 
-def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Softmax attention by the recipe's kernel; the output is laid out for o_proj without a further copy."""
     kernel = net.recipe.kernel
+    if bias is not None and kernel == "flash":
+        kernel = "efficient"  # a bias is a mask with numbers, which no flash kernel takes
     sliding = a.window is not None and net.recipe.masked
     if sliding and kernel == "flash":
         kernel = "efficient"
@@ -69,7 +105,7 @@ def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = repeated(k, groups, a.heads), repeated(v, groups, a.heads)
         groups = 1
     if kernel == "eager":
-        return eager(net, a, q, repeated(k, groups, a.kv_heads), repeated(v, groups, a.kv_heads))
+        return eager(net, a, q, repeated(k, groups, a.kv_heads), repeated(v, groups, a.kv_heads), bias)
     if net.tape.autocast:
         q, k, v = ops.to(q, HALF), ops.to(k, HALF), ops.to(v, HALF)
     if kernel != "flash":
@@ -82,7 +118,13 @@ def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     saves = [q, k, v, net.tape.tensor(per_token(a.heads), FP32)]  # logsumexp
     if sliding:
         saves.append(net.tape.tensor(scores_of(1), q.width))  # additive mask, one per layer and sequence
-    out = op([q, k, v], per_token(value_width), q.width, saves, saves_output=True, scratch=travelling)
+    inputs = [q, k, v]
+    if bias is not None:
+        if k.elements[1]:  # a copy for each layer: with the causal mask in it, or laid out anew (sdpa_attention.py)
+            bias = op([bias], bias.elements, q.width)
+        inputs.append(op([bias], scores_of(a.heads, k), q.width, view=True))
+        saves.append(bias)
+    out = op(inputs, per_token(value_width), q.width, saves, saves_output=True, scratch=travelling)
     del arriving
     if (
         a.partial_rotary and kernel == "flash"
@@ -96,11 +138,12 @@ def repeated(x: Tensor, groups: int, heads: int) -> Tensor:
     return x if groups == 1 else op([x], per_token(ops.width_of(x) * groups), x.width, view=heads == 1)
 
 
-def scores_of(heads: int) -> Extent:
-    return (0, 0, heads, 0, 0, 0)
+def scores_of(heads: int, k: Tensor | None = None) -> Extent:
+    """A number for each head, query and key; the keys are as many as the queries unless ``k`` has its own length."""
+    return per_token(heads * k.tape.others) if k is not None and not k.elements[1] else (0, 0, heads, 0, 0, 0)
 
 
-def eager(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def eager(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """transformers' eager attention: scores in the computing type, softmax in fp32, weights cast back."""
     if net.tape.autocast:
         q, k, v = ops.to(q, HALF), ops.to(k, HALF), ops.to(v, HALF)
@@ -109,20 +152,27 @@ def eager(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ops.contiguous(k),
         ops.contiguous(v),
     )  # matmul flattens batch and heads, which such views do not allow
-    weights = ops.scaled(op([q, k], scores_of(a.heads), q.width, [q, k]))
+    weights = ops.scaled(op([q, k], scores_of(a.heads, k), q.width, [q, k]))
+    if bias is not None:
+        shown = op([bias], weights.elements, bias.width, view=True)
+        weights = op([weights, shown], weights.elements, max(weights.width, bias.width), passes=True)
+        del shown
     if a.softcap:
         capped = ops.scaled(weights)
         capped = op([capped], capped.elements, capped.width, saves_output=True)
         weights = ops.scaled(capped)
         del capped
-    weights = op([weights], weights.elements, weights.width, passes=True)  # + the causal mask
+    if a.causal or (a.window and net.recipe.masked):
+        weights = op([weights], weights.elements, weights.width, passes=True)  # + the mask
     if a.softmax_fp32 or net.tape.autocast:
         soft = op([ops.to(weights, FP32)], weights.elements, FP32, saves_output=True)
     else:
         soft = op([weights], weights.elements, weights.width, saves_output=True)
     weights = ops.to(soft, FP32 if soft.width == FP32 and not a.softmax_fp32 else q.width)
     del soft
-    weights = ops.to(ops.dropout(weights, a.dropout if net.recipe.train else 0.0), q.width)
+    weights = ops.dropout(weights, a.dropout if net.recipe.train else 0.0)
+    net.held = None if a.rotary else weights  # whose families' layers peak in their attention anyway
+    weights = ops.to(weights, q.width)
     return op([weights, v], per_token(ops.width_of(v)), v.width, [weights, v])
 
 

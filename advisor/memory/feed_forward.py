@@ -21,13 +21,14 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
     if not m.gated:
         activation = "gelu" if net.recipe.fused else m.activation  # a kernel that keeps its input
         wide = ops.activation(net.linear(prefix + "up_proj", x, m.width, bias=m.bias), activation)
+        wide = ops.dropout(wide, m.dropout if net.recipe.train else 0.0)
         return net.linear(prefix + "down_proj", wide, hidden, bias=m.bias)
     if m.fused:
         gate, up = ops.split(net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias), [m.width, m.width])
         return net.linear(prefix + "down_proj", net.gated(gate, up, m.activation), hidden, bias=m.bias)
     return net.linear(
         prefix + "down_proj",
-        gated_product(net, m, x, prefix),
+        ops.dropout(gated_product(net, m, x, prefix), m.dropout if net.recipe.train else 0.0),
         hidden,
         bias=m.bias,
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from advisor.memory import (
     collectives,
+    encoder_inference,
     generate,
     inference,
     llama_cpp,
@@ -142,6 +143,8 @@ def _reference(w: Workload, rank: Rank, phase: str) -> Origin:
 
 
 def _kv(w: Workload, rank: Rank, phase: str) -> Origin:
+    if rank.model.ends:
+        return Origin(encoder_inference.kv_text(w, rank, phase), "transformers 5.23 cache_utils.py, EncoderDecoderCache")
     expanded = w.engine.expands_latents
     if "kv" in w.offload:
         tokens = w.prompt if phase == "prefill" else w.seq
@@ -225,6 +228,8 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
             return Origin(f"{terms(extent, w.sequences, training.local_seq(w))}: one layer at work, nothing is kept", SHADOW)
         text = f"{terms(extent, w.sequences, training.local_seq(w))}{more}: {layers} layers keep {kept}, and one is at work"
         return Origin(text, SHADOW)
+    if rank.model.ends:
+        return Origin(encoder_inference.activations_text(w, rank, phase), SHADOW)
     if w.engine.ggml:
         return Origin(llama_cpp.buffer(w, rank).text, llama_cpp.SOURCE)
     if w.engine.serving and serving.samples_highest(w, rank):
@@ -251,6 +256,8 @@ def _activations(w: Workload, rank: Rank, phase: str) -> Origin:
 
 
 def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
+    if w.task == "infer" and rank.model.ends:
+        return Origin(*encoder_inference.logits_text(w, rank))
     if w.task == "infer":
         return Origin(*inference.logits_text(w, rank, phase))
     seq = training.local_seq(w)
@@ -271,6 +278,9 @@ def _loss(w: Workload, rank: Rank, phase: str) -> Origin:
     if recipe.loss == "fused":
         return Origin(f"{product}: last norm, a chunk of logits, gradients of head and states", CHUNKED_LOSS)
     words = f"last norm, and {rank.model.vocab:,} logits a token: as computed, in fp32, their softmax, their gradient"
+    if rank.model.ends:
+        outputs = f"{rank.model.vocab:,} logits" if rank.model.has_lm_head else f"{rank.model.ends.labels:,} labels"
+        return Origin(f"{product}: what stands behind the last layer, with {outputs}, their softmax and gradient", SHADOW)
     if w.engine.holds_outputs:
         return Origin(f"{product}: {words}; the logits as computed are held by the loop throughout", HOLDING)
     return Origin(f"{product}: {words}", LOSS)

@@ -14,7 +14,7 @@ def token_elements(layer: Layer, expanded: bool = False) -> int:
         if expanded:
             return mixer.heads * (mixer.nope_dim + mixer.rope_dim + mixer.value_dim)
         return mixer.kv_rank + mixer.rope_dim
-    if isinstance(mixer, Attention):
+    if isinstance(mixer, Attention) and mixer.causal:
         return 2 * mixer.kv_width
     return 0
 
@@ -44,6 +44,12 @@ def cache_bytes(model: Model, batch: int, tokens: int, precision: str, *, whole:
         many * layer_bytes(layer, batch, tokens if whole else kept_tokens(layer, tokens), precision, expanded)
         for layer, many in model.kinds
     )
+
+
+def cross_bytes(model: Model, batch: int, tokens: int, precision: str) -> int:
+    """What a decoder's layers keep of the ``tokens`` that its encoder has read."""
+    elements = sum(many * 2 * layer.cross.kv_width for layer, many in model.kinds if layer.cross)
+    return batch * tokens * elements * KV_BYTES_PER_32[precision] // 32
 
 
 def largest_layer(model: Model, batch: int, tokens: int, precision: str, *, whole: bool = False, expanded: bool = False) -> int:

@@ -33,7 +33,12 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
         if isinstance(layer.mixer, LatentAttention):
             return latent_attention(net, layer.mixer, inner, hidden)
         assert isinstance(layer.mixer, Attention)
-        return ops.dropout(attention(net, layer.mixer, inner, hidden, layer.norm), residual_dropout)
+        mixed = attention(net, layer.mixer, inner, hidden, layer.norm)
+        return ops.dropout(mixed, residual_dropout if layer.mixer.drops_output else 0.0)
+
+    def look_back(inner: Tensor) -> Tensor:
+        assert layer.cross
+        return ops.dropout(attention(net, layer.cross, inner, hidden, layer.norm, net.memory), residual_dropout)
 
     def feed(inner: Tensor) -> Tensor:
         if isinstance(layer.feed_forward, Experts):
@@ -50,15 +55,17 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
     if layer.arrangement in ("parallel", "parallel2"):
         return _parallel(layer, x, mix, feed, norm)
     residual = ops.to(x, FP32) if layer.residual_fp32 else x
-    for branch in (*([mix] if layer.mixer else []), *([feed] if layer.feed_forward else [])):
+    branches: tuple[tuple[Branch, object], ...] = ((mix, layer.mixer), (look_back, layer.cross), (feed, layer.feed_forward))
+    for branch in (branch for branch, there in branches if there):
         inner = ops.to(residual, net.recipe.weight) if layer.residual_fp32 else residual
-        if layer.arrangement != "post":
+        if layer.arrangement in ("pre", "sandwich") or (layer.arrangement == "half" and branch is feed):
             inner = norm(inner)
         inner = branch(inner)
         if layer.arrangement in ("post", "sandwich"):
             inner = norm(inner)
-        residual = ops.plus(residual, inner)
+        residual = norm(ops.plus(residual, inner)) if layer.arrangement == "after" else ops.plus(residual, inner)
         del inner
+    net.held = None
     return residual
 
 
@@ -103,6 +110,10 @@ def head_forward(net: Net, model: Model, x: Tensor, parts: int = 1) -> tuple[Ten
     transformers' ForCausalLMLoss: the logits in fp32, a log-softmax of them, the mean. Before 4.45 the logits became fp32 in the
     model, and the loss was over a copy of them without the last token; remote code of 2023 copied them as they were.
     """
+    if model.ends:
+        from advisor.memory.encoders import head
+
+        return head(net, model, model.ends, x)
     hidden = last_norm(net, model, x)  # a name of the model's forward, and so there while the loss is computed
     del x
     logits = logits_of(net, model, hidden, parts)

@@ -162,5 +162,9 @@ def as_loss(peaks: Iterable[Peak]) -> tuple[Peak, ...]:
 
 def held_logits(recipe: Recipe, model: Model) -> Extent:
     """The logits, where the training loop still has the model's outputs in a variable."""
+    if not model.has_lm_head:
+        return NOTHING
+    if model.ends and model.ends.logits_bias:
+        return times(per_token(model.vocab), recipe.weight)  # the buffer that is added has the weights' type
     width = FP32 if model.logits_fp32 or recipe.outputs_fp32 else HALF if recipe.autocast else recipe.stream
     return times(per_token(model.vocab), width)

@@ -58,6 +58,10 @@ class Net:
         self.tape = tape
         self.recipe = recipe
         self.cache: list[Tensor] = []
+        self.memory: Tensor | None = None  # what an encoder has made, and a decoder layer attends to
+        self.bias: Tensor | None = None  # T5's numbers for each head and distance, which all layers of a stack share
+        self.cross_bias: Tensor | None = None  # the zeros in their place in cross-attention
+        self.held: Tensor | None = None  # what a variable holds to the end of the layer: eager attention's weights, its output
         self.own_names: dict[str, str] = {}  # what the family calls its modules, where that is not Llama's name
         self._weights: list[Parameter] = []  # autocast's cache knows weights by identity: keep them
 
@@ -90,7 +94,9 @@ class Net:
         self._weights += [down, up]
         x = ops.dropout(ops.to(x, recipe.adapter), 0.1 if recipe.dropout else 0.0)
         delta = ops.scaled(ops.linear(ops.linear(x, down, recipe.rank), up, out))
-        return ops.to(ops.plus(result, delta), width)
+        result = ops.plus(result, delta)
+        del delta
+        return ops.to(result, width)
 
     def gathered(self, x: Tensor, hidden: int) -> Tensor:
         """All tokens, of which each rank has some. For the backward pass a rank keeps its own, and gathers again."""
@@ -115,7 +121,9 @@ class Net:
         """A norm over each of ``rows`` vectors of a token."""
         elements = weights or ops.width_of(x)
         if self.recipe.fused or self.recipe.compiled:
-            return ops.fused_norm(x, None if kind == "none" else self.weight(2 * elements if kind == "layer" else elements), rows)
+            return ops.fused_norm(
+                x, None if kind == "none" else self.weight(2 * elements if kind == "layer" else elements), rows
+            )
         if kind == "none":
             return ops.to(ops.layer_norm(ops.to(x, FP32), None, None), x.width)
         weight = self.weight(elements)
@@ -127,6 +135,8 @@ class Net:
             return ops.centred_norm(x, weight, rows)
         if kind == "rms-gemma":
             return ops.gemma_norm(x, weight, rows)
+        if kind == "rms-t5":
+            return ops.t5_norm(x, weight)
         return ops.rms_norm(x, weight, rows, fp32_weight=kind == "rms-fp32")
 
     def remembered(self, elements: Extent, width: int) -> None:

@@ -21,8 +21,13 @@ def per_sequence(w: int) -> Extent:
 
 
 def width_of(x: Tensor) -> int:
-    """Elements per token."""
-    return x.elements[1]
+    """Elements per token; of a tensor over the tape's other tokens, per one of those."""
+    return x.elements[1] or x.elements[5] // max(1, x.tape.others)
+
+
+def spread(x: Tensor, w: int) -> Extent:
+    """``w`` elements for each token that x has."""
+    return per_token(w) if x.elements[1] or not x.tape.others else per_sequence(w * x.tape.others)
 
 
 # --- elementwise -----------------------------------------------------------------------------------------------------
@@ -80,20 +85,26 @@ def sigmoid(x: Tensor) -> Tensor:
 def activation(x: Tensor, kind: str) -> Tensor:
     """SiLU, ReLU and the built-in GELUs keep their input (ReLU its output); `gelu-new` is written out in Python."""
     if kind == "gelu-new":  # 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))
+        half = scaled(x)
         base = to(x, FP32) if x.tape.autocast else x  # autocast takes powers in fp32
         cube = scaled(op([base], base.elements, base.width, [base]))
         del base
-        inner = scaled(plus(x, cube))
+        inner = plus(x, cube)
         del cube
+        inner = scaled(inner)
         bend = op([inner], inner.elements, inner.width, saves_output=True)
         del inner
-        return multiply(scaled(x), scaled(bend))
+        risen = scaled(bend)
+        del bend
+        return multiply(half, risen)
     if kind == "xielu":
         return _xielu(x)
     if kind == "relu2":
         kept = op([x], x.elements, x.width, saves_output=True)
         return op([kept], kept.elements, kept.width, [kept])
     if kind == "relu":
+        return op([x], x.elements, x.width, saves_output=True)
+    if kind == "tanh":
         return op([x], x.elements, x.width, saves_output=True)
     return op([x], x.elements, x.width, [x])
 
@@ -134,6 +145,14 @@ def rms_norm(x: Tensor, weight: Parameter, rows: int = 1, *, fp32_weight: bool =
     return multiply_weight(to(normal, x.width), weight)
 
 
+def t5_norm(x: Tensor, weight: Parameter) -> Tensor:
+    """T5's: the input as it is times the fp32 root of its variance, cast back, times the weight (modeling_t5.py, T5LayerNorm)."""
+    inverse = inverse_deviation(to(x, FP32), 1)
+    normal = multiply_rows(x, inverse)
+    del inverse
+    return multiply_weight(to(normal, weight.width), weight)
+
+
 def gemma_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
     """Gemma's: fp32 all through, times (1 + weight), then back."""
     normal = normalised(to(x, FP32), rows)
@@ -143,14 +162,16 @@ def gemma_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
 
 
 def normalised(x32: Tensor, rows: int = 1) -> Tensor:
+    return multiply_rows(x32, inverse_deviation(x32, rows))
+
+
+def inverse_deviation(x32: Tensor, rows: int) -> Tensor:
     square = op(
         [x32], x32.elements, FP32, [x32], scratch=times(x32.elements, 2 * FP32)
     )  # its derivative takes a power and doubles it
     mean = op([square], per_token(rows), FP32)
     del square
-    inverse = op([mean], per_token(rows), FP32, saves_output=True)
-    del mean
-    return multiply_rows(x32, inverse)
+    return op([mean], per_token(rows), FP32, saves_output=True)
 
 
 def unit_rows(x: Tensor, rows: int) -> Tensor:
@@ -184,7 +205,7 @@ def centred_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
 def layer_norm(x: Tensor, weight: Parameter | None, bias: Parameter | None) -> Tensor:
     """The fused one: keeps its input, and mean and reciprocal deviation in fp32. Autocast runs it in fp32."""
     x = to(x, FP32) if x.tape.autocast else x
-    moments = x.tape.tensor(per_token(2), FP32)
+    moments = x.tape.tensor(spread(x, 2), FP32)
     return op([x], x.elements, x.width, [x, moments], weight=_joined(weight, bias))
 
 
@@ -216,8 +237,8 @@ def linear(x: Tensor, weight: Parameter, out: int, bias: Parameter | None = None
         saves = [x] if weight.trainable else []
         if weight.width == FP32:
             copy = cast_weight(x, weight)
-            return op([x, copy], per_token(out), HALF, [*saves, copy] if x.needs_grad else saves, weight=bias)
-    return op([x], per_token(out), max(x.width, weight.width), saves, weight=_joined(weight, bias))
+            return op([x, copy], spread(x, out), HALF, [*saves, copy] if x.needs_grad else saves, weight=bias)
+    return op([x], spread(x, out), max(x.width, weight.width), saves, weight=_joined(weight, bias))
 
 
 def dequantized_linear(
@@ -228,7 +249,7 @@ def dequantized_linear(
     elements: Extent = (weight.elements, 0, 0, 0, 0, 0)
     narrow = to(x, compute)
     copy = x.tape.tensor(elements, max(unpacked, compute))
-    result = op([narrow], per_token(out), compute, scratch=times(elements, max(unpacked, compute)))
+    result = op([narrow], spread(x, out), compute, scratch=times(elements, max(unpacked, compute)))
     if holds and x.tape.grad:
         x.tape.held.append(narrow.storage)
     del copy, narrow

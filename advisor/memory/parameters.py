@@ -12,6 +12,7 @@ from advisor.model import (
     Attention,
     AttentionBesideStateSpace,
     DeltaRule,
+    Ends,
     Experts,
     KimiDelta,
     LatentAttention,
@@ -52,6 +53,8 @@ def layer_weights(layer: Layer, hidden: int) -> tuple[Weight, ...]:
 @lru_cache(maxsize=1024)
 def outer_weights(model: Model) -> tuple[Weight, ...]:
     """The weights outside the layers: embedding, positions, last norm, and the head when it is not the embedding."""
+    if model.ends:
+        return tuple(_ends(model, model.ends))
     width = model.embedding_width or model.hidden
     weights = [Weight("embed_tokens", model.vocab, width, "embedding")]
     if model.positions:
@@ -69,6 +72,35 @@ def outer_weights(model: Model) -> tuple[Weight, ...]:
     if model.head_bias:
         weights.append(Weight("lm_head.bias", model.vocab, 1, "bias"))
     return tuple(weights)
+
+
+def _ends(model: Model, ends: Ends) -> Iterator[Weight]:
+    """What stands around an encoder's layers, and around those of a decoder behind it. They share the embedding alone."""
+    width = model.embedding_width or model.hidden
+    yield Weight("embed_tokens", model.vocab, width, "embedding")
+    if ends.token_types:
+        yield Weight("token_type_embeddings", ends.token_types, width, "embedding")
+    if width != model.hidden:
+        yield from _linear("project_in", model.hidden, width, bias=True)
+    for stack in ("encoder", "decoder") if model.is_encoder_decoder else ("encoder",):
+        if model.positions:
+            yield Weight(f"{stack}.embed_positions", model.positions, width, "embedding")
+        if model.embedding_norm:
+            yield from _norm(f"{stack}.embedding_norm", width, model.norm)
+        if model.final_norm:
+            yield from _norm(f"{stack}.norm", model.hidden, model.norm)
+    if ends.head in ("masked-lm", "sequence", "pooler"):
+        inner = width if ends.head == "masked-lm" else model.hidden
+        yield from _linear(ends.dense, inner, model.hidden, ends.dense_bias)
+        if ends.dense_norm or ends.head == "masked-lm":
+            yield from _norm("head.norm", inner, model.norm)
+    if model.has_lm_head and not model.tied:
+        yield Weight("lm_head", model.vocab, width, "head")
+    if ends.head == "masked-lm":
+        yield Weight("lm_head.bias", model.vocab, 1, "bias")
+    elif ends.head in ("sequence", "tokens"):
+        yield Weight("classifier", ends.labels, model.hidden, "head")
+        yield Weight("classifier.bias", ends.labels, 1, "bias")
 
 
 @lru_cache(maxsize=1024)
@@ -135,18 +167,20 @@ def _mixer(layer: Layer, hidden: int) -> Iterator[Weight]:
         yield from _linear("in_proj", 3 * mixer.width, hidden, mixer.bias)
         yield from _convolution("conv", mixer.width, mixer.kernel, mixer.bias)
         yield from _linear("out_proj", hidden, mixer.width, mixer.bias)
+    if layer.cross:
+        yield from _attention(layer.cross, layer.norm, hidden, "cross.")
 
 
-def _attention(mixer: Attention, norm: Norm, hidden: int) -> Iterator[Weight]:
+def _attention(mixer: Attention, norm: Norm, hidden: int, part: str = "") -> Iterator[Weight]:
     query, kv = mixer.query_width, mixer.kv_width
     query_rows = 2 * query if mixer.output_gate else query
     if mixer.fused:
         yield from _linear("qkv_proj", query_rows + 2 * kv, hidden, mixer.bias)
     else:
-        yield from _linear("q_proj", query_rows, hidden, mixer.bias)
-        yield from _linear("k_proj", kv, hidden, mixer.bias)
-        yield from _linear("v_proj", kv, hidden, mixer.bias)
-    yield from _linear("o_proj", hidden, query, mixer.out_bias)
+        yield from _linear(part + "q_proj", query_rows, hidden, mixer.bias)
+        yield from _linear(part + "k_proj", kv, hidden, mixer.bias)
+        yield from _linear(part + "v_proj", kv, hidden, mixer.bias)
+    yield from _linear(part + "o_proj", hidden, query, mixer.out_bias)
     if mixer.qk_norm == "head":
         yield from _norm("q_norm", mixer.head_dim, norm)
         yield from _norm("k_norm", mixer.head_dim, norm)
@@ -158,6 +192,8 @@ def _attention(mixer: Attention, norm: Norm, hidden: int) -> Iterator[Weight]:
         yield Weight("k_norm", mixer.kv_heads, mixer.head_dim, "norm")
     if mixer.sinks:
         yield Weight("sinks", mixer.heads, 1, "other")
+    if mixer.buckets:
+        yield Weight("relative_attention_bias", mixer.buckets, mixer.heads, "other")
 
 
 def _latent(mixer: LatentAttention, norm: Norm, hidden: int) -> Iterator[Weight]:
@@ -288,12 +324,15 @@ _BEFORE_OR_AFTER = {  # arrangement -> the norms that go with the mixer, those t
     "post": (("post_attention_layernorm",), ("post_feedforward_layernorm",)),
     "parallel": (("input_layernorm",), ()),
     "parallel2": (("input_layernorm",), ("post_attention_layernorm",)),
+    "after": (("post_attention_layernorm",), ("post_feedforward_layernorm",)),
+    "half": ((), ("post_attention_layernorm",)),
 }
 
 
 def _layer_norms(layer: Layer, hidden: int) -> Iterator[Weight]:
     of_mixer, of_feed_forward = _BEFORE_OR_AFTER[layer.arrangement]
-    for name in (*(of_mixer if layer.mixer else ()), *(of_feed_forward if layer.feed_forward else ())):
+    of_cross = ("cross_attention_layernorm",) if layer.cross else ()
+    for name in (*(of_mixer if layer.mixer else ()), *of_cross, *(of_feed_forward if layer.feed_forward else ())):
         yield from _norm(name, hidden, layer.norm)
     if isinstance(layer.feed_forward, Experts) and layer.feed_forward.beside:
         yield from _norm("residual_layernorm", hidden, layer.norm)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from advisor.memory import encoders
 from advisor.memory.extent import NOTHING, Extent, add, less, times, total
 from advisor.memory.layers import layer_forward
 from advisor.memory.losses import end_block
@@ -36,10 +37,14 @@ class Passes(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def stored_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, first: bool, adding: bool) -> Block:
-    """A layer that keeps its activations. ``first``: its input needs no gradient; ``adding``: gradients exist already."""
+def stored_block(
+    recipe: Recipe, layer: Layer, hidden: int, dropout: float, first: bool, adding: bool, others: int = 0
+) -> Block:
+    """A layer that keeps its activations. ``first``: its input needs no gradient; ``adding``: gradients exist already;
+    ``others``: tokens that an encoder has read for it."""
     tape = Tape(grad=recipe.train, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
+    encoders.surround(net, layer, hidden, others)
     x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream, needs_grad=not first)
     y = layer_forward(net, layer, x, hidden, dropout)
     forward = tape.take_peaks()
@@ -53,11 +58,12 @@ def stored_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, firs
 
 
 @lru_cache(maxsize=4096)
-def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, adding: bool) -> Block:
+def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, adding: bool, others: int = 0) -> Block:
     """A checkpointed layer: it keeps its input, and runs forward again when the backward pass comes to it."""
-    forward, casts = unrecorded(recipe, layer, hidden, dropout)
+    forward, casts = unrecorded(recipe, layer, hidden, dropout, others)
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
+    encoders.surround(net, layer, hidden, others, checkpointed=True)
     x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream, needs_grad=True)
     kept = tape.live
     tape.arriving = Storage(tape, times(per_token(share(hidden, recipe.parts)), recipe.stream))
@@ -74,10 +80,11 @@ def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, 
     return Block(add(kept, casts), kept, forward, backward, tape.gradients)
 
 
-def unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float) -> tuple[tuple[Peak, ...], Extent]:
+def unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float, others: int = 0) -> tuple[tuple[Peak, ...], Extent]:
     """A forward pass that keeps nothing but its input: the peaks, and autocast's copies of the weights."""
     tape = Tape(grad=False, autocast=recipe.autocast)
     net = Net(tape, recipe)
+    encoders.surround(net, layer, hidden, others)
     x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream)
     y = layer_forward(net, layer, x, hidden, dropout)
     peaks = tape.take_peaks()
@@ -86,10 +93,11 @@ def unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float) -> tup
 
 
 @lru_cache(maxsize=1024)
-def cached_block(recipe: Recipe, layer: Layer, hidden: int) -> Block:
+def cached_block(recipe: Recipe, layer: Layer, hidden: int, others: int = 0) -> Block:
     """A layer of a prefill: what it keeps is its part of the KV cache."""
     tape = Tape(grad=False)
     net = Net(tape, recipe)
+    encoders.surround(net, layer, hidden, others)
     x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream)
     y = layer_forward(net, layer, x, hidden)
     peaks = tape.take_peaks()
@@ -117,7 +125,9 @@ def rotary_tables(recipe: Recipe, model: Model) -> Extent:
     }
     tables = 2 * max(widths, default=0) * recipe.stream
     masks = 0
-    if recipe.kernel == "eager":  # one additive causal mask for each kind of window
+    if model.ends:  # one pair for each window; masks are the stacks'
+        tables *= len({layer.attention.window for layer, _ in model.kinds if layer.attention})
+    elif recipe.kernel == "eager":  # one additive causal mask for each kind of window
         masks = recipe.compute * len({layer.attention.window for layer, _ in model.kinds if layer.attention})
     return (0, 0, 0, tables, masks, 0)
 
@@ -132,12 +142,14 @@ def training_passes(
     adding: bool,
     parked: bool = False,
     ending: Ending | None = None,
+    others: int = 0,
 ) -> Passes:
     """The forward and backward pass of one micro-batch, after the first step (optimizer state is counted elsewhere).
 
-    ``parked``: what layers keep waits in the host's memory, save for one layer's on its way.
+    ``parked``: what layers keep waits in the host's memory, save for one layer's on its way. ``others``: tokens of a sequence that
+    an encoder reads, where a decoder follows it.
     """
-    blocks = _blocks(recipe, rank.model, checkpointed, adding)
+    blocks = _blocks(recipe, rank, checkpointed, adding, others)
     shared = rotary_tables(recipe, rank.model)
     if parked:
         shared = add(shared, max((block.kept for block in blocks), key=lambda kept: kept[1:3]))
@@ -148,12 +160,12 @@ def training_passes(
     elif rank.has_head:
         end = end_block(recipe, rank.model, holds_logits, adding, _cut(rank))
 
-    at = ends(rank.model)
+    at = ends(rank.model) if rank.model.ends is None else set(range(len(blocks)))
     forward: list[Peak] = []
     level = total([shared, *(block.held for block in blocks)])
     for depth, block in enumerate(blocks):
         if depth in at:
-            forward += above(level, block.forward)
+            forward += above(add(level, block.with_forward), block.forward)
         level = add(level, block.kept_forward)
     forward += above(level, end.forward)
 
@@ -161,7 +173,7 @@ def training_passes(
     if ending:
         forward += above(add(kept, end.kept_forward), ending.reference)
     gradients = end.gradients
-    tied = rank.model.tied and rank.embeds and rank.has_head
+    tied = rank.model.tied and rank.model.has_lm_head and rank.embeds and rank.has_head
     if adding and tied and recipe.trainable:  # the head's gradient waits for the embedding's
         width = rank.model.embedding_width or rank.model.hidden
         gradients = (rank.model.vocab * width * recipe.weight, 0, 0, 0, 0, 0)
@@ -171,10 +183,10 @@ def training_passes(
     for depth, block in reversed(list(enumerate(blocks))):
         level = less(level, block.kept)
         if depth in at:
-            backward += above(level, block.backward, gradients)
+            backward += above(add(level, block.with_backward), block.backward, gradients)
         level = add(level, block.held)
         gradients = add(gradients, block.gradients)
-    if rank.embeds:
+    if rank.embeds and rank.model.ends is None:
         backward += above(level, [embedding_peak(recipe, rank.model, tied=tied)], gradients)
     # The outputs and the graph of a step go when the next one's come, and so are there in its forward pass too.
     return Passes(
@@ -201,15 +213,36 @@ def ends(model: Model) -> set[int]:
     return {*first.values(), *last.values()}
 
 
-def _blocks(recipe: Recipe, model: Model, checkpointed: bool, adding: bool) -> list[Block]:
-    dropout = model.residual_dropout
+def _blocks(recipe: Recipe, rank: Rank, checkpointed: bool, adding: bool, others: int) -> list[Block]:
+    model, dropout = rank.model, rank.model.residual_dropout
     if checkpointed:
-        return [recomputed_block(recipe, layer, model.hidden, dropout, adding) for layer in model.layers]
-    needs_no_grad = not recipe.trainable
-    return [
-        stored_block(recipe, layer, model.hidden, dropout, needs_no_grad and depth == 0, adding)
-        for depth, layer in enumerate(model.layers)
-    ]
+        layers = [recomputed_block(recipe, layer, model.hidden, dropout, adding, others) for layer in model.layers]
+    else:
+        frozen = not recipe.trainable
+        starts = (0, model.ends.encoder) if model.ends else (0,)
+        layers = [
+            stored_block(recipe, layer, model.hidden, dropout, frozen and depth in starts, adding, others)
+            for depth, layer in enumerate(model.layers)
+        ]
+    return _stacked(recipe, rank, layers, others, checkpointed=checkpointed) if model.ends else layers
+
+
+def _stacked(recipe: Recipe, rank: Rank, layers: list[Block], others: int, *, checkpointed: bool) -> list[Block]:
+    """The layers of an encoder, or of an encoder and the decoder behind it, with their embeddings."""
+    model = rank.model
+    assert model.ends
+    depth, tied = model.ends.encoder, model.tied and model.has_lm_head
+
+    def around(layer: Layer) -> encoders.Shared:
+        return encoders.shared(recipe, layer, model.hidden, others, checkpointed=checkpointed)
+
+    start = encoders.embedding_block(recipe, model, last=True, tied=tied, checkpointed=checkpointed)
+    first = encoders.stack(layers[:depth], start, around(model.layers[0]))
+    if not model.is_encoder_decoder:
+        return first
+    first = [encoders.at_length(block, others) for block in (*first, encoders.memory_block(recipe, model))]
+    start = encoders.embedding_block(recipe, model, last=False, tied=tied, checkpointed=checkpointed)
+    return [*first, *encoders.stack(layers[depth:], start, around(model.layers[depth]))]
 
 
 def above(level: Extent, peaks: Iterable[Peak], gradients: Extent = NOTHING) -> list[Peak]:

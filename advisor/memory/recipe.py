@@ -56,6 +56,8 @@ def storing(w: Workload) -> Storing:
         head_copy=_copies_head(w),
         kbit_head=w.engine.kbit_head,
         each_expert=not w.engine.stacked_experts and not w.engine.serving,
+        kept=w.model.ends.fp32_modules if w.model.ends and not trains_fully(w) else (),
+        kept_width=4 if w.precision.startswith("fp16") else resident_width(w),
     )
 
 

@@ -119,7 +119,7 @@ def slack(w: Workload, allocated: int, moving: int) -> Range:
     text = f"{base:,} B × {shares[1]:g}"
     if w.task == "train" and w.attention == "eager":
         heads = max((getattr(layer.attention, "heads", 0) for layer, _ in w.model.kinds), default=0) // w.tp
-        scores = 4 * w.sequences * heads * (-(-w.seq // w.cp)) ** 2
+        scores = 4 * w.sequences * heads * (-(-max(w.source, w.length) // w.cp)) ** 2
         low, point, high = (part + many * scores for part, many in zip((low, point, high), EAGER_SCORES, strict=True))
         text, of_what = (
             f"{text} + {EAGER_SCORES[1]:g} × {scores:,} B",

@@ -39,6 +39,8 @@ class Block(NamedTuple):
     backward: tuple[Peak, ...]
     gradients: Extent  # of its parameters, left when its backward pass is done
     held: Extent = NOTHING  # what is still referred to when the backward pass is done, until the next forward pass is
+    with_forward: Extent = NOTHING  # live beside it during its forward pass alone
+    with_backward: Extent = NOTHING
 
 
 class Tape:
@@ -60,6 +62,7 @@ class Tape:
         self.last_save = 0  # how many peaks there were when something was last kept for backward
         self._rising = False
         self.outside = Storage(self, NOTHING)  # what is live anyway and counted elsewhere
+        self.others = 0  # tokens of the other sequence in sight: what an encoder has read, or 1 for a sequence's first token
 
     def grow(self, extent: Extent) -> None:
         self.live = add(self.live, extent)

@@ -10,7 +10,7 @@ from advisor.memory.net import Recipe
 from advisor.memory.parameters import Weight, layer_weights
 from advisor.memory.recipe import kbit, keeps_masters, resident_width, trains_fully
 from advisor.memory.sharding import Rank
-from advisor.memory.weights import adapter_of, adapter_weights, held_outside, largest_matrix
+from advisor.memory.weights import adapter_of, adapter_weights, held_outside, largest_matrix, last_name
 from advisor.workload import Workload
 
 Adapters = tuple[int, frozenset[str]]  # rank and targets
@@ -27,9 +27,11 @@ def _tensors(rank: Rank, adapters: Adapters | None) -> tuple[Weight, ...]:
     if adapters is None:
         layers = (x for layer in model.layers for x in layer_weights(layer, model.hidden))
         return (*layers, *held_outside(rank))
+    around = (x for x in held_outside(rank) if model.ends and x.kind == "linear" and last_name(x.name) in adapters[1])
+    ends = (x for weight in around for x in adapter_of(weight, adapters[0]))
     heads = [x for x in held_outside(rank) if x.name == "lm_head"] or [Weight("lm_head", model.vocab, model.hidden, "head")]
     of_head = adapter_of(heads[0], adapters[0]) if "lm_head" in adapters[1] and rank.has_head else ()
-    return (*(x for layer in model.layers for x in adapter_weights(layer, model.hidden, *adapters)), *of_head)
+    return (*(x for layer in model.layers for x in adapter_weights(layer, model.hidden, *adapters)), *ends, *of_head)
 
 
 @lru_cache(maxsize=1024)

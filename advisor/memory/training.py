@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from advisor.memory import collectives, loading, optimizers, reference, saving, trained
+from advisor.memory import collectives, encoder_inference, loading, optimizers, reference, saving, trained
 from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
@@ -105,6 +105,7 @@ def _passes(w: Workload, rank: Rank, recipe: Recipe) -> Passes:
         adding=keeps_gradients(w),
         parked="activations" in moved(w),
         ending=reference.ending(w, rank, recipe, keeps_gradients(w)),
+        others=w.source,
     )
 
 
@@ -120,7 +121,7 @@ def _recomputed_scores(w: Workload, rank: Rank, recipe: Recipe) -> int:
         return 0
 
     def kept(how: Recipe, layer: Layer) -> int:
-        block = stored_block(how, layer, rank.model.hidden, rank.model.residual_dropout, False, False)
+        block = stored_block(how, layer, rank.model.hidden, rank.model.residual_dropout, False, False, w.source)
         return size(block.kept, w.sequences, local_seq(w))
 
     return max(0, *(kept(recipe, layer) - kept(fused, layer) for layer, _ in rank.model.kinds))
@@ -128,13 +129,20 @@ def _recomputed_scores(w: Workload, rank: Rank, recipe: Recipe) -> int:
 
 def local_seq(w: Workload) -> int:
     """Tokens of a sequence on one context-parallel rank."""
-    return share(w.seq, w.cp)
+    return share(w.length, w.cp)
 
 
 def evaluation(w: Workload, rank: Rank, recipe: Recipe) -> Iterable[Peak]:
     """The peaks of an evaluation's pass. A loop that holds its outputs has those of the last step meanwhile."""
-    peaks = reference.evaluation(w, rank, recipe)
-    return beside_logits(peaks, held_logits(recipe, rank.model)) if holds_logits(w) and rank.has_head else peaks
+    if rank.model.ends:
+        peaks = encoder_inference.silent_peaks(recipe, rank.model, w.source)
+    else:
+        peaks = reference.evaluation(w, rank, recipe)
+    return (
+        beside_logits(peaks, held_logits(recipe, rank.model))
+        if holds_logits(w) and rank.has_head and rank.model.has_lm_head
+        else peaks
+    )
 
 
 def in_flight(w: Workload, rank: Rank, passes: Passes) -> int:
@@ -203,7 +211,7 @@ def peak_of(w: Workload, rank: Rank, phase: str) -> tuple[Peak, int]:
 
 def _step(w: Workload, rank: Rank, recipe: Recipe, there: Parts, gradients: int) -> Parts:
     parts = {**there, "gradients": gradients}
-    if holds_logits(w) and rank.has_head:
+    if holds_logits(w) and rank.has_head and rank.model.has_lm_head:
         parts["logits-and-loss"] = size(held_logits(recipe, rank.model), w.sequences, local_seq(w))
     if "optimizer" not in moved(w):
         parts["step-temporaries"] = step_temporaries(w, rank, recipe)

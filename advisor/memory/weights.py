@@ -39,11 +39,17 @@ class Storing(NamedTuple):
     head_copy: bool = False
     kbit_head: bool = False
     each_expert: bool = False
+    kept: tuple[str, ...] = ()  # modules that are never quantized, and their bytes an element (T5's wo, modeling_t5.py)
+    kept_width: int = 0
+
+
+def is_kept(weight: Weight, how: Storing) -> bool:
+    return bool(how.kept) and last_name(weight.name) in how.kept
 
 
 def quantizes(weight: Weight, how: Storing) -> bool:
     """Whether a tensor is among those that the format touches: the matrices of the layers; in GGUF the embedding and head too."""
-    if how.quantization == "none" or weight.cols == 1 or weight.rows == 1 or weight.kind in how.skips:
+    if how.quantization == "none" or weight.cols == 1 or weight.rows == 1 or weight.kind in how.skips or is_kept(weight, how):
         return False
     if weight.kind in ("linear", "expert") or (weight.kind == "head" and how.kbit_head and FORMATS[how.quantization].kbit):
         return True
@@ -52,7 +58,7 @@ def quantizes(weight: Weight, how: Storing) -> bool:
 
 def tensor_bytes(weight: Weight, how: Storing) -> int:
     """Bytes of one weight."""
-    sizes: tuple[int, ...] = (weight.rows * weight.cols * how.width,)
+    sizes: tuple[int, ...] = (weight.rows * weight.cols * (how.kept_width if is_kept(weight, how) else how.width),)
     if quantizes(weight, how):
         sizes = FORMATS[how.quantization].tensors(weight.rows, weight.cols)
     return weight.copies * sum(block(size) if how.blocks else size for size in sizes)
@@ -291,7 +297,9 @@ def linear_names(model: Model) -> frozenset[str]:
 
     PEFT refuses the last projection of these Mamba models (tuners_utils.py, _check_lora_target_modules_mamba).
     """
-    names = {last_name(w.name) for layer, _ in model.kinds for w in layer_weights(layer, model.hidden) if w.kind == "linear"}
+    around = outer_weights(model) if model.ends else ()
+    weights = (*around, *(w for layer, _ in model.kinds for w in layer_weights(layer, model.hidden)))
+    names = {last_name(w.name) for w in weights if w.kind == "linear"}
     if model.model_type in ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"):
         names.discard("out_proj")
     return frozenset((*names, *(EXPERT_NAMES if model.has_experts else ())))

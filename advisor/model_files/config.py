@@ -47,12 +47,13 @@ _ACTIVATIONS: dict[str, Any] = {
 @cache
 def families() -> dict[str, Family]:
     """Every family that is understood, by its ``model_type``."""
+    from advisor.model_files.families_encoder import ENCODERS
     from advisor.model_files.families_gpt import GPT
     from advisor.model_files.families_hybrid import HYBRID
     from advisor.model_files.families_mixtures import MIXTURES
     from advisor.model_files.families_remote import REMOTE
 
-    return DENSE | GPT | MIXTURES | REMOTE | HYBRID
+    return DENSE | GPT | MIXTURES | REMOTE | HYBRID | ENCODERS
 
 
 def model_from_config(config: Mapping[str, Any], name: str) -> Model:
@@ -123,7 +124,7 @@ def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> 
         layers=(family.layers or _layers)(keys, family, layers),
         tied=keys.says("tie_word_embeddings"),
         norm=family.norm,
-        final_norm=keys.get("final_norm") is not False,
+        final_norm=family.last_norm and keys.get("final_norm") is not False,
         head_bias=keys.says(family.head_bias),
         positions=keys.count("max_position_embeddings") + family.position_offset if family.positions else 0,
         embedding_width=narrow if narrow != hidden else None,
@@ -132,7 +133,8 @@ def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> 
         logits_fp32=family.logits_fp32,
         shifted_loss=family.shifted_loss,
         residual_dropout=keys.share("resid_pdrop"),
-        max_context=keys.optional("max_position_embeddings"),
+        ends=family.ends(keys, config, layers) if family.ends else None,
+        max_context=_most_tokens(keys, family),
         dtype=dtype,
         quantization=published_quantization(config),
         notes=notes,
@@ -141,6 +143,11 @@ def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> 
         keys.get(key)
     keys.refuse_unread()
     return model
+
+
+def _most_tokens(keys: Keys, family: Family) -> int | None:
+    rows = keys.optional("max_position_embeddings")
+    return rows - family.unused_positions if rows and rows > family.unused_positions else rows
 
 
 def _layers(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:

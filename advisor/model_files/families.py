@@ -7,7 +7,7 @@ are those of transformers 5.23 (``models/*/configuration_*.py``, ``modeling_*.py
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from advisor.model import Arrangement, Layer, Norm
+from advisor.model import Arrangement, Ends, Layer, Norm
 
 Rule = bool | str  # a fact of the whole family, or the key of the config that says so
 QkNorm = Literal["head", "projection", "per-head"]
@@ -58,7 +58,9 @@ class Family(NamedTuple):
     mlp_bias: Rule = False
     positions: bool = False  # a learned position table of ``max_position_embeddings`` rows
     position_offset: int = 0  # rows more than that
+    unused_positions: int = 0  # rows of the table that no token has
     embedding_norm: bool = False
+    last_norm: bool = True
     head_bias: Rule = False
     sparse: Sparse | None = None
     expert_width: str = "moe_intermediate_size"
@@ -74,6 +76,7 @@ class Family(NamedTuple):
     layers: Callable[[Any, "Family", int], tuple[Layer, ...]] | None = (
         None  # for layers of several kinds, put together by itself
     )
+    ends: Callable[[Any, Mapping[str, Any], int], Ends] | None = None  # of an encoder: what stands around the layers
     note: str = ""  # said with every estimate
 
 
@@ -96,8 +99,8 @@ NOT_YET: dict[str, str] = {
     "nemotron-nas": "layers of different widths",
     "phi3small": "block-sparse attention layers",
     **dict.fromkeys(("grok-2", "step3p5", "step3p7"), "its layers"),
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "distilbert", "electra", "deberta-v2", "modernbert"), "encoder layers"),
-    **dict.fromkeys(("t5", "mt5", "umt5", "bart", "whisper"), "encoder layers"),
+    **dict.fromkeys(("deberta", "deberta-v2"), "disentangled attention layers"),
+    **dict.fromkeys(("whisper", "pegasus", "marian"), "encoder layers"),
 }
 
 

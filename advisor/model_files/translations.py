@@ -168,6 +168,17 @@ def lfm2(config: Keys) -> Keys:
     return config | {"intermediate_size": narrow}
 
 
+def t5(config: Keys) -> Keys:
+    """``feed_forward_proj`` names the activation, and whether the MLP is gated; plain "gated-gelu" is GPT's (T5Config)."""
+    named, classes = config.get("feed_forward_proj"), _list(config.get("architectures"))
+    gate, _, act = str(named).rpartition("-")
+    return config | {
+        "hidden_act": "gelu_new" if named == "gated-gelu" else act,
+        "gated": gate == "gated",
+        "encoder_only": any(str(name).endswith("EncoderModel") for name in classes),
+    }
+
+
 def kimi_linear(config: Keys) -> Keys:
     """``linear_attn_config`` has the sizes of the recurrent layers, and lists which layers are which, counted from 1."""
     inner, layers = _object(config.get("linear_attn_config")), min(_whole(config.get("num_hidden_layers")), 4096)

@@ -36,7 +36,7 @@ WORKED_OUT: dict[str, tuple[type, str]] = {
 FACTS: dict[str, type] = {**KEYS, **{name: kind for name, (kind, _) in WORKED_OUT.items()}}
 
 # What a text of a rule may hold between braces beside the facts.
-FILLED = {*FACTS, "model", "global_batch", "tokens", "gpus_per_node", "dtype", "dtype_torch", "tuned", "bf16_suffix"}
+FILLED = {*FACTS, "model", "global_batch", "tokens", "gpus_per_node", "dtype", "dtype_torch", "tuned", "bf16_suffix", "call"}
 NAMELESS = "MODEL"
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
@@ -76,6 +76,7 @@ def values(w: Workload) -> dict[str, Any]:
         "dtype": "fp16" if fp16 else "bf16",
         "dtype_torch": "float16" if fp16 else "bfloat16",
         "tuned": "full" if w.method == "full" else "lora",
+        "call": "model.generate" if w.model.generates else "model",
         "bf16_suffix": "_bf16" if w.precision.startswith("bf16") else "",
     }
 

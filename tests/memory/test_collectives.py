@@ -42,7 +42,9 @@ def test_what_fsdp_reduces(engine: str, width: int) -> None:
 
 def test_a_published_run_with_everything_on_the_host() -> None:
     """torchtune's README: Llama-3.1 70B in full on eight A100s with fsdp_cpu_offload, 13.9 GiB allocated on each."""
-    w = workload(engine="torchtune", offload="optimizer,parameters", batch=2, checkpointing="full", loss="chunked", compile=True)
+    w = workload(
+        engine="torchtune", offload="optimizer,parameters", batch=2, checkpointing="full", loss="chunked", compile=True
+    )
     assert estimate_workload(w).allocated_bytes == pytest.approx(13.9 * 2**30, rel=0.045)
 
 

@@ -4,7 +4,7 @@ tests/data/tensor_accounting.jsonl holds one case a line: the job, and the peak 
 counted on a CPU with torch 2.13, transformers 5.23 and PEFT 0.21: the real classes ran their real forward pass, autograd and
 optimizer step on fake tensors, and a dispatch mode added up the storages alive after every operation. CUDA context, cuBLAS
 workspace, NCCL and the caching allocator's rounding are in none of these numbers. Models of a few layers are cut from the one that their name says, and their config stands in the case; recurrent
-layers ran in PyTorch, without the kernels of mamba-ssm, causal-conv1d and flash-linear-attention.
+layers ran in PyTorch, without the kernels of mamba-ssm, causal-conv1d and flash-linear-attention. Encoders saw no padding.
 """
 
 from __future__ import annotations
@@ -31,14 +31,25 @@ ROUNDING = 16 * 2**20
 
 def estimated(case: dict[str, Any]) -> tuple[Estimate, int]:
     """The estimate of a case by a bare loop on a card that has every kernel, and the workspace in it."""
-    keys = {name: value for name, value in case.items() if name not in ("name", "model", "peaks", "seq")}
+    keys = {name: value for name, value in case.items() if name not in ("name", "model", "peaks", "seq", "written")}
     if "prefill" in case["peaks"]:
-        lengths = {"infer": case["model"], "prompt": case["seq"], "seq": case["seq"] + 4}
-        keys |= {"precision": "bf16", "quantization": "none"}
+        lengths = {"infer": case["model"], **tokens(case)}
+        keys = {"precision": "bf16", "quantization": "none"} | keys
     else:
-        lengths = {"train": case["model"], "seq": case["seq"], "loss": "plain"}
+        lengths = {"train": case["model"], **tokens(case), "loss": "plain"}
     job = resolve(Job(gpu="h200", engine="transformers", **lengths, **keys))
     return estimate_workload(job), workspace(job).point
+
+
+def tokens(case: dict[str, Any]) -> dict[str, int]:
+    """The lengths of a case: four tokens are decoded behind a decoder's prompt, none by an encoder, and ``written`` ones by a
+    decoder behind an encoder."""
+    read, written = case["seq"], case.get("written", case["seq"])
+    if written != read:
+        return {"prompt": read, "seq": read + written}
+    if "decode" in case["peaks"] and "written" not in case:
+        return {"prompt": read, "seq": read + 4}
+    return {"seq": read}
 
 
 def error(phase: str, case: dict[str, Any]) -> float:
