@@ -19,6 +19,7 @@ from advisor.model import Model
 from advisor.vocabulary import ENGINES
 
 MIB = 2**20
+SPECULATIVE = "Engines load such layers for speculative decoding only."
 # Median of nvidia-smi's total less the runtime's over the NVIDIA cards where both were seen; a test recomputes it.
 DRIVER_RESERVE_MIB = 447
 MOST_NAMED = 8  # in one message
@@ -99,7 +100,20 @@ def find_model(name: str) -> Model:
         hint = "A folder or a config.json works too; `advise models` lists all"
         raise _unknown("model", "models", name, _similar_models(name), hint)
     model = model_from_config(record["config"], record["slug"])
-    return model._replace(nominal=record.get("nominal"), max_context=record.get("context"), source=record["source"])
+    notes = (*model.notes, *_not_counted(record))
+    return model._replace(
+        nominal=record.get("nominal"), max_context=record.get("context"), source=record["source"], notes=notes
+    )
+
+
+def _not_counted(record: Record) -> Iterable[str]:
+    """What its checkpoint holds that the shape does not: layers that predict more tokens, encoders of pictures and sound."""
+    told = record.get("difference") or {}
+    name, parameters = told.get("name", ""), told.get("parameters", 0)
+    if "multi-token-prediction" in name:
+        yield f"Not counted: {name}. {SPECULATIVE}"
+    elif any(word in name for word in ("vision", "audio", "tower")):
+        yield f"Not counted: {name}, {parameters:,} parameters, which come on top where they are loaded."
 
 
 def model_config(name: str) -> dict[str, Any]:

@@ -38,10 +38,12 @@ NOTES = {
 }
 
 
-def check(objective: str, engine: Engine) -> None:
+def check(objective: str, engine: Engine, estimator: str) -> None:
     """Refuses what is not estimated, and what the engine does not train."""
     if objective in REFUSED:
         raise RequestError(f"objective: {objective} is not estimated: {REFUSED[objective]}")
+    if objective != "lm" and estimator != "detailed":
+        raise RequestError(f"objective: the memory guide knows the next token only; {objective} takes --estimator detailed")
     if objective != "lm" and objective not in engine.objectives:
         raise RequestError(f"objective: {engine.name} does not train {objective}, or not as it is estimated; take --engine trl")
 

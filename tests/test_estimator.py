@@ -62,6 +62,19 @@ jobs = st.one_of(
     ),
     st.fixed_dictionaries(
         {
+            "train": st.sampled_from(MODELS),
+            "objective": st.sampled_from(("dpo", "kto", "orpo", "simpo", "grpo")),
+            "engine": st.sampled_from(("trl", "axolotl")),
+            "batch": st.sampled_from((1, 2, 5)),
+            "seq": st.sampled_from((256, 1024)),
+            "precision": st.sampled_from(("bf16", "bf16-mixed")),
+            "method": st.sampled_from(("full", "lora")),
+            "gpus": st.sampled_from((1, 2)),
+            "zero": st.sampled_from((0, 3)),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
             "infer": st.sampled_from(MODELS),
             "batch": st.sampled_from((1, 2, 5)),
             "seq": st.sampled_from((256, 1024)),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from advisor.memory import (
     collectives,
+    completions,
     encoder_inference,
     generate,
     inference,
@@ -48,6 +49,7 @@ HEADS = {
     "tiles": ("a tile of logits, and fp32 gradients of states and head", "TRL 1.16 kernels/chunked_logprob.py"),
     "score": ("last norm, and a number a token", "transformers 5.23 modeling_layers.py, GenericForSequenceClassification"),
 }
+GENERATED = "TRL 1.16 models/utils.py, unwrap_model_for_generation"
 SAVED = {
     "deepspeed": "DeepSpeed 0.19 runtime/engine.py, _zero3_consolidated_16bit_state_dict",
     "fsdp": "accelerate 1.15 accelerator.py, get_state_dict: full_state_dict with cpu_offload",
@@ -60,6 +62,8 @@ def origin(name: str, w: Workload, rank: Rank, phase: str) -> Origin:
         moment = _loading(w, rank)
         if moment.text and name in ("step-temporaries", "gathered-parameters"):
             return Origin(f"{moment.parts[name]:,} B: {moment.text}", moment.source)
+    if phase == "decode" and name in ("kv-cache", "activations", "logits-and-loss"):
+        w = completions.as_inference(w) if w.task == "train" else w
     return _ORIGINS[name](w, rank, phase)
 
 
@@ -190,7 +194,7 @@ def _gradients(w: Workload, rank: Rank, phase: str) -> Origin:
         )
     if phase == "step":
         return Origin(f"{whole}: one for each trained parameter", source)
-    if phase in ("load", "save"):
+    if phase in ("load", "decode", "save"):
         return Origin(f"{whole}: buffers that are there all the time", source)
     made = training.peak_of(w, rank, phase)[0].gradients[0]
     here = training.kept_gradients(w, recipe, made)
@@ -319,6 +323,10 @@ def _buffers_for_good(w: Workload, rank: Rank) -> Origin:
 
 def _gathered(w: Workload, rank: Rank, phase: str) -> Origin:
     recipe = recipe_of(w)
+    if phase == "decode":
+        return Origin(
+            f"{completions.beside(w, rank, recipe)['gathered-parameters']:,} B: the whole model, to generate", GENERATED
+        )
     if phase == "save":
         return Origin(f"{loading.whole_piece(w, rank):,} B: the largest piece, whole on its way to the host", SAVED[w.sharding])
     if w.sharding == "deepspeed":

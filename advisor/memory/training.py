@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from advisor.memory import collectives, encoder_inference, loading, optimizers, reference, saving, trained
+from advisor.memory import collectives, completions, encoder_inference, loading, optimizers, reference, saving, trained
 from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
@@ -44,6 +44,8 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     if w.optimizer != "none":
         found["step"] = _step(w, rank, recipe, there, forgotten + gradients)
     found["eval"] = _pass_parts(w, rank, recipe, {**steady, **around}, evaluation(w, rank, recipe), 0)
+    if w.objective == "grpo":
+        found["decode"] = {**steady, **completions.beside(w, rank, recipe)}
     found["save"] = {**steady, **saving.beside(w, rank, recipe)}
     return found
 
@@ -187,10 +189,13 @@ def _pass_parts(w: Workload, rank: Rank, recipe: Recipe, there: Parts, peaks: It
 
 def highest(w: Workload, recipe: Recipe, peaks: Iterable[Peak]) -> Peak:
     """The highest peak for this shape, when a rank keeps its share of the gradients only."""
+    batch, seq = w.sequences, local_seq(w)
+    if w.zero < 2 and not w.offload:  # its share is all of them
+        return max(peaks, key=lambda peak: size(peak.live, batch, seq))
 
     def height(peak: Peak) -> int:
-        gradients = size(peak.gradients, w.sequences, local_seq(w))
-        return size(peak.live, w.sequences, local_seq(w)) - gradients + kept_gradients(w, recipe, gradients)
+        gradients = size(peak.gradients, batch, seq)
+        return size(peak.live, batch, seq) - gradients + kept_gradients(w, recipe, gradients)
 
     return max(peaks, key=height)
 

@@ -19,6 +19,9 @@ from advisor.model_files.quantized import published_quantization
 
 _MOST_LAYERS = 4096
 _TOWERS = "Only the language model is counted: its vision or audio towers come on top."
+_COUNTED = "Its vision or audio towers, {:,} parameters, are counted: a text-only class, or llama.cpp without --mmproj, leaves them out."
+_PREDICTION = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_transformer_layers", "mtp_num_hidden_layers")
+_NOT_PREDICTED = "Multi-token-prediction layers are not counted: engines load them for speculative decoding only."
 # Keys that a family may know and one of its models not use, such as the window when it is switched off.
 _MAYBE_UNUSED = (
     "head_dim",
@@ -77,7 +80,8 @@ def _with_towers(model: Model, config: Mapping[str, Any]) -> Model:
         return model._replace(notes=(*model.notes, _TOWERS))
     if isinstance(extra, bool) or not isinstance(extra, int) or not 0 < extra <= LARGEST:
         raise RequestError(f"extra_parameters must be a whole number, not {shown(extra)}")
-    return model._replace(extra_parameters=extra, extra_name="vision or audio towers")
+    notes = (*model.notes, _COUNTED.format(extra))
+    return model._replace(extra_parameters=extra, extra_name="vision or audio towers", notes=notes)
 
 
 def _language_part(config: Mapping[str, Any], wrapper: Wrapper) -> Mapping[str, Any]:
@@ -116,6 +120,8 @@ def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> 
     dtype, notes = _dtype(config)
     if family.note:
         notes += (family.note,)
+    if any(config.get(key) for key in _PREDICTION):
+        notes += (_NOT_PREDICTED,)
     model = Model(
         name=name,
         model_type=keys.model_type,

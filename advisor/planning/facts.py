@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Keys of a job that are facts as they stand.
 KEYS: dict[str, type] = {
     "gpus": int, "max_gpus": int, "nodes": int, "batch": int, "min_batch": int, "seq": int, "min_seq": int, "prompt": int,
-    "accumulation": int, "precision": str, "quantization": str, "kv_precision": str, "method": str, "lora_rank": int,
+    "accumulation": int, "objective": str, "precision": str, "quantization": str, "kv_precision": str, "method": str, "lora_rank": int,
     "optimizer": str, "checkpointing": str, "attention": str, "loss": str, "zero": int, "sharding": str,
     "tp": int, "pp": int, "cp": int, "ep": int, "compile": bool, "estimator": str,
 }  # fmt: skip

@@ -79,6 +79,7 @@ def _explanations(plan: Plan) -> list[str]:
         title = f"#### {step.rule} {step.name}: {escape(step.title)}"
         told_steps.append("\n\n".join([title, escape(", ".join(steps.changes(step))), *told, *how]))
     return [
+        _table("Every phase", ["phase", "what happens in it"], words.told_phases(plan)),
         _table("Every part", ["part", "of", "bytes", "formula", "source"], rows, right=(2,)),
         _headed("Every step", "\n\n".join(told_steps)) if told_steps else "",
     ]

@@ -30,6 +30,7 @@ def render(plan: Plan, *, explain: bool = False, width: int = 80, colour: bool =
         _section("What is missing", "\n".join(_bullets(steps.missing(plan), width)), paint),
         _section("The settings that fit, as a command", _command(plan, width), paint),
         _section(f"In the words of {plan.job['engine']}", _instructions(plan, width), paint) if not explain else "",
+        _section("Every phase", _phases(plan, width), paint) if explain else "",
         _section("Every part", _explained_parts(plan, width), paint) if explain else "",
         _section("Every step", _explained_steps(plan, width), paint) if explain else "",
         _section("Notes", "\n".join(_bullets(plan.notes, width)), paint),
@@ -159,6 +160,10 @@ def _instructions(plan: Plan, width: int) -> str:
         indent("\n".join([f"# {step.rule} {step.name}", *steps.code(text, width - 2)]), "  ")
         for step, text in steps.instructions(plan)
     )
+
+
+def _phases(plan: Plan, width: int) -> str:
+    return "\n".join(_labelled(name, text, width) for name, text in words.told_phases(plan))
 
 
 def _explained_parts(plan: Plan, width: int) -> str:

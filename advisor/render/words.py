@@ -165,6 +165,25 @@ def phases(plan: Plan) -> tuple[list[str], list[list[str]]]:
     return [f"allocated, {u.name}", *names], rows
 
 
+PHASES = {
+    "load": "reading the weights, with what has to be whole beside them for a moment, and setting the training up",
+    "forward": "the forward pass of a step after the first, so that optimizer state is there",
+    "backward": "the backward pass",
+    "step": "the optimizer's step; its states are made in the first one, and are in every phase after it",
+    "eval": "an evaluation of the loss between two steps, with the batch of training. The Trainer's own per_device_eval_batch_size is 8;"
+    " with compute_metrics it keeps the logits of the whole set on the card unless eval_accumulation_steps is set",
+    "save": "writing a checkpoint: what is sharded is made whole piece by piece on its way to the host",
+    "prefill": "the prompt",
+    "decode": "the last token that is generated",
+}
+
+
+def told_phases(plan: Plan) -> list[tuple[str, str]]:
+    """The phases that there are, each with what happens in it."""
+    names = dict.fromkeys(phase for estimate in budgets(plan).values() for phase in estimate.phases)
+    return [(name, PHASES[name]) for name in names if name in PHASES]
+
+
 def share(size: int, estimate: Estimate) -> str:
     """``38 %`` of the whole."""
     percent = 100 * size / estimate.device_bytes
@@ -229,6 +248,7 @@ def _training(job: dict[str, Any]) -> list[tuple[str, str]]:
         numbers.append(f"adapters {job['adapter_precision']}")
     return [
         ("training", f"{job['method']}{adapters}, optimizer {job['optimizer']}"),
+        ("objective", job["objective"] if job["objective"] != "lm" else ""),
         (
             "batch",
             f"{job['batch']} × {job['seq']:,} tokens, accumulation {job['accumulation']}: global batch {global_batch(job)}",

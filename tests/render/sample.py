@@ -8,7 +8,7 @@ GIB = 2**30
 JOB = {
     "gpu": "v100-16", "gpus": 1, "max_gpus": 8, "nodes": 1, "free": None, "memory_fraction": None, "train": "7b", "infer": None,
     "batch": 4, "seq": 2048, "prompt": 2048, "accumulation": 1, "precision": "fp16-mixed", "quantization": "none",
-    "kv_precision": "fp16", "method": "full", "lora_rank": 16, "lora_targets": ["all-linear"], "lora_dropout": 0.0,
+    "kv_precision": "fp16", "method": "full", "objective": "lm", "lora_rank": 16, "lora_targets": ["all-linear"], "lora_dropout": 0.0,
     "adapter_precision": "fp32", "optimizer": "adamw", "checkpointing": "none", "attention": "efficient", "loss": "plain",
     "zero": 0, "sharding": "deepspeed", "tp": 1, "pp": 1, "cp": 1, "ep": 1, "offload": [], "offload_layers": None,
     "host_ram": None, "engine": "trainer", "engine_version": None, "compile": False, "estimator": "detailed",
