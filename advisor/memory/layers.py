@@ -23,7 +23,9 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
     net.own_names = dict(layer.names)
 
     def mix(inner: Tensor) -> Tensor:
-        return net.scattered(mixed(net.gathered(inner, hidden)))
+        out = net.scattered(mixed(net.gathered(inner, hidden)))
+        drops = isinstance(layer.mixer, Attention) and layer.mixer.drops_output
+        return ops.dropout(out, residual_dropout if drops else 0.0)
 
     def mixed(inner: Tensor) -> Tensor:
         if isinstance(layer.mixer, AttentionBesideStateSpace):
@@ -33,8 +35,7 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
         if isinstance(layer.mixer, LatentAttention):
             return latent_attention(net, layer.mixer, inner, hidden)
         assert isinstance(layer.mixer, Attention)
-        mixed = attention(net, layer.mixer, inner, hidden, layer.norm)
-        return ops.dropout(mixed, residual_dropout if layer.mixer.drops_output else 0.0)
+        return attention(net, layer.mixer, inner, hidden, layer.norm)
 
     def look_back(inner: Tensor) -> Tensor:
         assert layer.cross
