@@ -8,8 +8,7 @@ class Gpu(NamedTuple):
 
     ``total_bytes`` is what nvidia-smi calls the card's total, ``usable_bytes`` what the runtime can
     hand out before anything of ours is loaded; ``usable_seen`` says whether that was read off a real card.
-    ``link_gbs``: GB/s of NVLink or Infinity Fabric to the other cards of its board, both directions; None: PCIe alone, or
-    bridges that are sold apart.
+    ``link``: what joins the cards of its board, NVLink or Infinity Fabric; empty: PCIe alone, or bridges that are sold apart.
     """
 
     slug: str
@@ -25,7 +24,7 @@ class Gpu(NamedTuple):
     fp8: bool = False
     fp4: bool = False
     bandwidth_gbs: float | None = None
-    link_gbs: float | None = None
+    link: str = ""
     per_node: int = 8
     unified: bool = False
     year: int | None = None

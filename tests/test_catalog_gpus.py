@@ -316,7 +316,7 @@ def test_an_unknown_tuning_gets_the_model_it_is_like() -> None:
 
 def test_boards_of_linked_cards() -> None:
     """NVLink is on SXM boards and Grace superchips, Infinity Fabric on OAM boards; PCIe cards have bridges at most, sold apart."""
-    linked = {gpu.slug for gpu in ALL if gpu.link_gbs}
+    linked = {gpu.slug for gpu in ALL if gpu.link}
     assert {"v100-16", "a100-40", "a100-80", "h100-80", "h200", "b200", "mi300x"} <= linked
     assert not linked & {"l40s", "a40", "a6000", "rtx-4090", "a100-80-pcie", "h100-80-pcie", "v100-16-pcie", "rtx-pro-6000"}
-    assert all("NVLink" in gpu.source or "Infinity Fabric" in gpu.source for gpu in ALL if gpu.link_gbs)
+    assert all(f"{gpu.link}: " in gpu.source for gpu in ALL if gpu.link)

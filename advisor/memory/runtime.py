@@ -103,7 +103,7 @@ def communicators(w: Workload) -> dict[str, int]:
 def linked(gpu: Gpu) -> bool:
     """Whether the cards of a machine talk over NVLink or Infinity Fabric. Of a card known by its size alone: most of those sold
     as 80 GB and more do."""
-    return gpu.link_gbs is not None or (not gpu.vendor and gpu.marketed_gb >= 80)
+    return bool(gpu.link) or (not gpu.vendor and gpu.marketed_gb >= 80)
 
 
 def slack(w: Workload, allocated: int, moving: int) -> Range:

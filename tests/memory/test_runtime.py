@@ -36,7 +36,7 @@ def test_nccl_needs_company() -> None:
 
 @pytest.mark.parametrize(("gpu", "bytes_"), [("v100-32", 688_000_000), ("v100-32-pcie", 200_000_000), ("l40s", 200_000_000)])
 def test_what_nccl_takes_hangs_on_the_link(gpu: str, bytes_: int) -> None:
-    """A V100 SXM2 has NVLink (300 GB/s, its data sheet); the PCIe card and the L40S have none."""
+    """A V100 SXM2 has NVLink; the PCIe card and the L40S have none."""
     assert runtime.nccl(workload(gpu, gpus=8)).point == bytes_
 
 
