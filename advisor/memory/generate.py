@@ -66,7 +66,7 @@ def prefill(w: Workload, rank: Rank) -> dict[str, int]:
 
 def unpacked_layer(w: Workload, rank: Rank, tokens: int) -> int:
     """Keys and values of the layer at work as they are computed with, where the cache holds them in fewer bits."""
-    computed = w.precision
+    computed = w.precision.removesuffix("-mixed")  # a training job that generates (GRPO)
     if KV_BYTES_PER_32[w.kv_precision] >= KV_BYTES_PER_32[computed]:
         return 0
     return largest_layer(rank.model, w.batch, tokens, computed, whole=True, expanded=w.engine.expands_latents)
