@@ -120,7 +120,9 @@ def _recipe(w: Workload) -> Recipe:
     autocast = w.task == "train" and w.precision.endswith("-mixed") and not deepspeed_masters(w) and not upcast(w)
     if autocast and w.zero and w.sharding == "fsdp":
         autocast, width = False, 2  # FSDP casts the gathered parameters, so the passes see 16-bit weights
-    shifts = w.engine.shifts_logits and not w.model.shifted_loss
+    runs_its_code = not w.engine.fused and w.engine.sharding != "fsdp"  # those have models of their own
+    own_loss = w.task == "train" and w.model.shifted_loss and runs_its_code
+    shifts = w.task == "train" and w.engine.shifts_logits and not own_loss
     return Recipe(
         train=w.task == "train",
         weight=width,
@@ -138,9 +140,9 @@ def _recipe(w: Workload) -> Recipe:
         loss=_loss(w),
         chunks=w.engine.chunks,
         chunk_tokens=w.engine.chunk_tokens,
-        outputs_fp32=w.task == "train" and (w.engine.outputs_fp32 or shifts),
-        shifted=w.task == "train" and (shifts or w.model.shifted_loss),
-        narrow_loss=w.model.shifted_loss and (deepspeed_masters(w) or not w.engine.autocasts),
+        outputs_fp32=(w.task == "train" and w.engine.outputs_fp32) or shifts,
+        shifted=shifts or own_loss,
+        narrow_loss=own_loss and (deepspeed_masters(w) or not w.engine.autocasts),
         compiled=w.compile and w.task == "train",
         joined=w.engine.joined_projections and w.task == "train",
         expands_keys=w.engine.expands_keys and w.task == "train",
