@@ -61,7 +61,8 @@ def _loss_of(recipe: Recipe, model: Model) -> tuple[Peak, ...]:
         del made
     elif recipe.loss == "chunks" and recipe.chunks:  # LitGPT's validate makes all logits at once
         made = Storage(tape, times(per_token(model.vocab), recipe.stream))
-        Storage(tape, of_chunk(recipe, times(per_token(model.vocab), 2 * FP32)))
+        if not recipe.compiled:
+            Storage(tape, of_chunk(recipe, times(per_token(model.vocab), 2 * FP32)))
         peaks = tape.take_peaks()
         del made
     else:

@@ -121,13 +121,14 @@ def decode(w: Workload, rank: Rank) -> dict[str, int]:
     copied = max(copied, w.batch * recurrent_step(rank.model, compute_width(w)))
     unpacked = 0
     if w.quantization != "none" and FORMATS[w.quantization].unpacks:
-        unpacked = largest_unpacked(w, rank) * BYTES["fp16"]
+        unpacked = largest_unpacked(w, rank) * recipe_of(w).unpacked
     return {"kv-cache": cache, "activations": copied + unpacked, "logits-and-loss": last_logits(w, rank)}
 
 
 def largest_unpacked(w: Workload, rank: Rank) -> int:
     """Elements of the largest matrix as it is unpacked."""
-    return largest_matrix(w.model if w.engine.unpacks_whole else rank.model)
+    head = rank.model.vocab * rank.model.hidden if recipe_of(w).quantized_head and rank.has_head else 0
+    return max(head, largest_matrix(w.model if w.engine.unpacks_whole else rank.model))
 
 
 def last_logits(w: Workload, rank: Rank) -> int:
