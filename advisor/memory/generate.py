@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.engines import version_at_least
 from advisor.memory.extent import Extent, less, size
-from advisor.memory.formats import BYTES, FORMATS, KV_BYTES_PER_32
+from advisor.memory.formats import FORMATS, KV_BYTES_PER_32
 from advisor.memory.kv_cache import cache_bytes, largest_layer, token_elements
 from advisor.memory.net import Recipe
 from advisor.memory.operations import per_sequence, per_token
