@@ -48,6 +48,7 @@ class Engine(NamedTuple):
     fused_step: bool = False  # its AdamW is the fused kernel, which needs no copy of the gradients
     masters: bool = False  # fp32 masters of 16-bit trained weights, without ZeRO too
     fp32_gradients: bool = False  # gradients are summed in fp32 buffers that are there all the time
+    reduces_late: bool = False  # with FSDP, gradients are reduced and sharded in the last micro-step only, and whole until then
     bucket_elements: int = 200_000_000  # of ZeRO's reduce buckets
     holds_outputs: bool = False  # the logits stay referenced through the backward pass
     adapter_precision: Literal["fp32", "bf16", "compute"] = "fp32"

@@ -198,6 +198,9 @@ def _gradients(w: Workload, rank: Rank, phase: str) -> Origin:
         return Origin(f"{whole}: buffers that are there all the time", source)
     made = training.peak_of(w, rank, phase)[0].gradients[0]
     here = training.kept_gradients(w, recipe, made)
+    if training.reduces_late(w):
+        summed = training.whole_gradients(w, rank, recipe)
+        return Origin(f"{summed:,} B + {here:,} B: a whole sum, which the last micro-step divides", w.engine.source)
     if training.keeps_gradients(w):
         return Origin(f"{whole} + {here:,} B: a sum that is there all the time, and what waits to be added to it", source)
     return Origin(f"{here:,} B: those of {elements:,} that exist at this moment", source)

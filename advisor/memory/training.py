@@ -29,7 +29,8 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     always = standing(w, rank, recipe)
     forgotten = trained.forgotten_gradient_bytes(w, rank)
     steady = {**always, "gradients": always.get("gradients", 0) + forgotten}
-    there = {**steady, "gradients": forgotten + gradients} if keeps_gradients(w) else dict(steady)
+    summed = whole_gradients(w, rank, recipe) if reduces_late(w) else gradients
+    there = {**steady, "gradients": forgotten + summed} if keeps_gradients(w) else dict(steady)
     passes = _passes(w, rank, recipe)
     around = {"gathered-parameters": collectives.gathered(w, rank, recipe)}
     if w.sharding == "deepspeed":
@@ -59,6 +60,17 @@ def stands(w: Workload) -> bool:
     """Whether gradients have buffers that are there between steps too: Megatron's, and the flat partition that DeepSpeed's stage 3
     sets up once (zero/stage3.py, grad_partitions_flat_buffer)."""
     return w.engine.fp32_gradients or (deepspeed_masters(w) and w.zero == 3)
+
+
+def reduces_late(w: Workload) -> bool:
+    """Whether gradients of all micro-steps but the last are summed as they are, whole (no_sync, set_requires_gradient_sync)."""
+    sharded = w.sharding == "fsdp" and w.zero > 1 and w.data_parallel > 1
+    return w.engine.reduces_late and sharded and w.accumulation > 1 and "gradients" not in moved(w)
+
+
+def whole_gradients(w: Workload, rank: Rank, recipe: Recipe) -> int:
+    """All gradients of a rank, in the type that the passes make them in."""
+    return trained.elements(w, rank, recipe) * (recipe.weight if trains_fully(w) else recipe.adapter)
 
 
 def _kept_share(w: Workload, rank: Rank, gradients: int) -> int:
@@ -169,6 +181,8 @@ def kept_gradients(w: Workload, recipe: Recipe, gradients: int) -> int:
     """What a rank keeps of ``gradients`` bytes that a pass has made: its share, in the type that they are reduced to."""
     if "gradients" in moved(w):
         return 0
+    if reduces_late(w):
+        return gradients
     if w.sharding == "fsdp" and w.zero > 1:
         gradients = gradients * trained.gradient_width(w, recipe) // (recipe.weight if trains_fully(w) else recipe.adapter)
     return share(gradients, shares_of(w).gradients)

@@ -51,3 +51,13 @@ def test_a_published_run_with_everything_on_the_host() -> None:
 def test_zero_3_gathers_up_to_a_billion() -> None:
     """stage3_max_live_parameters, 1e9 by default."""
     assert gathered(workload(sharding="deepspeed")) == 2 * 10**9
+
+
+@pytest.mark.parametrize(("engine", "late"), [("trainer", True), ("litgpt", True), ("torchtune", False)])
+def test_who_reduces_in_the_last_micro_step_only(engine: str, late: bool) -> None:
+    """accelerate's and Lightning's no_sync: between micro-steps FSDP's gradients are whole, 2 bytes a parameter, not an eighth of it."""
+    parts = {
+        part.name: part.bytes for part in estimate_workload(workload(engine=engine, precision="bf16", accumulation=4)).parts
+    }
+    whole = 2 * (80 * LAYER + 2 * TABLE + 8192)
+    assert parts["gradients"] == pytest.approx(whole if late else whole / 8, rel=0.02)
