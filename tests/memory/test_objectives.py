@@ -129,3 +129,13 @@ def test_preferences_are_trls_unless_said_otherwise() -> None:
     job = resolve(Job(gpu="h200", train="7b", objective="dpo")).to_dict()
     assert (job["objective"], job["engine"], job["loss"]) == ("dpo", "trl", "chunked")
     assert resolve(Job(gpu="h200", train="7b")).to_dict()["objective"] == "lm"
+
+
+def test_seven_phases_fit_a_terminal() -> None:
+    """GRPO has one phase more than any other training: the table still has at most 80 columns."""
+    from advisor import advise
+    from advisor.render.table import render
+
+    plan = advise(gpu="a100-80", train="llama-3.1-8b", objective="grpo", method="lora", batch=4, accumulation=8)
+    assert "decode" in render(plan)
+    assert max(map(len, render(plan, explain=False).splitlines())) <= 80
