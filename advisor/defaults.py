@@ -36,7 +36,7 @@ def decide(job: Job) -> Workload:
         model = with_objective(model, task)
     objective = job.objective or "lm"
     engine = _engine(job, task, model)
-    objectives.check(objective, engine, job.estimator or "detailed")
+    objectives.check(objective, engine, model, job.estimator or "detailed")
     if engine.untied_head:
         model = model._replace(tied=False)
     _check_card(engine, gpu, job)

@@ -38,8 +38,10 @@ NOTES = {
 }
 
 
-def check(objective: str, engine: Engine, estimator: str) -> None:
+def check(objective: str, engine: Engine, model: Model, estimator: str) -> None:
     """Refuses what is not estimated, and what the engine does not train."""
+    if objective != "lm" and model.ends:
+        raise RequestError(f"objective: {objective} is for decoders; {model.name} is trained as its config says")
     if objective in REFUSED:
         raise RequestError(f"objective: {objective} is not estimated: {REFUSED[objective]}")
     if objective != "lm" and estimator != "detailed":

@@ -116,6 +116,7 @@ def test_what_is_not_estimated_is_refused_by_name(objective: str) -> None:
         ({"objective": "dpo", "estimator": "checklist"}, "--estimator detailed"),
         ({"objective": "dpo", "train": None, "infer": "7b"}, "is for training"),
         ({"objective": "dop"}, "did you mean dpo?"),
+        ({"objective": "dpo", "train": "bert-base"}, "is for decoders"),
     ],
 )
 def test_contradictions_are_refused(keys: dict[str, Any], told: str) -> None:
