@@ -18,7 +18,7 @@ Parts = dict[str, int]
 
 def as_inference(w: Workload) -> Workload:
     """The generation as a job of its own."""
-    return w._replace(task="infer", batch=w.batch * w.accumulation)
+    return w._replace(task="infer", batch=w.batch * w.accumulation, precision=w.precision.removesuffix("-mixed"))
 
 
 def beside(w: Workload, rank: Rank, recipe: Recipe) -> Parts:
