@@ -89,6 +89,7 @@ class Engine(NamedTuple):
     unpacks_whole: bool = False  # tensor parallel cuts the packed bytes, and bitsandbytes unpacks by the shape before the cut
     made_on_host: bool = False  # trains what transformers' from_pretrained made in the host's memory, without a device_map
     maps_checkpoint: bool = True  # parameters are views of the checkpoint's pages as long as their type stays
+    libraries_bytes: int = 0  # that the kernels of its libraries add to the context
     vendors: tuple[str, ...] = ()  # whose cards it runs on; none: whatever PyTorch runs on
     stacked_experts: bool = False  # all experts of a layer are one parameter, which bitsandbytes leaves alone
     reserves_once: bool = False  # inference: one block for the whole model, which the weights are cut out of

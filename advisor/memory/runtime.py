@@ -59,8 +59,11 @@ def context(w: Workload) -> Range:
     if w.gpu.vendor == "apple":
         return Range(0, 0, 0, "", "no context beside the buffers")
     low, point, high, source = CONTEXT_MIB.get(_generation(w), CONTEXT_ELSEWHERE)
-    text = f"{point} MiB ({low} to {high}) on {w.gpu.architecture or 'this architecture'}: the driver's state and kernels"
-    return Range(point * MIB, low * MIB, high * MIB, text, source)
+    text = f"{point} MiB ({low} to {high}) on {w.gpu.architecture or 'this architecture'}"
+    more = w.engine.libraries_bytes
+    if more:
+        text += f" + {more:,} B of older libraries' kernels"
+    return Range(point * MIB + more, low * MIB + more // 2, high * MIB + 3 * more // 2, f"{text}: the driver's state and kernels", source)
 
 
 def _generation(w: Workload) -> str:
@@ -115,7 +118,8 @@ def slack(w: Workload, allocated: int, moving: int) -> Range:
         shares, base, of_what = SLACK_SERVED, moving, "that come and go"
     elif w.quantization != "none":
         shares = SLACK_KBIT
-    low, point, high = (share * base for share in shares)
+    # Waste is where blocks come and go: where most of the memory is weights, it can be as little as a share of the rest.
+    low, point, high = shares[0] * moving, shares[1] * base, shares[2] * base
     text = f"{base:,} B × {shares[1]:g}"
     if w.task == "train" and w.attention == "eager":
         heads = max((getattr(layer.attention, "heads", 0) for layer, _ in w.model.kinds), default=0) // w.tp
