@@ -56,7 +56,10 @@ def gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:
 
 def buckets(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """Flat copies of gradients that are there all the time: DDP's are a second copy of all of them (gradient_as_bucket_view is
-    off by default), ZeRO's are of a fixed size, whatever is trained."""
+    off by default), ZeRO's are of a fixed size, whatever is trained. Megatron's are the buffers that the gradients are in (Megatron-LM
+    d98e8a64, core/distributed/param_and_grad_buffer.py)."""
+    if w.engine.fp32_gradients:
+        return 0
     if w.zero == 0:
         return trained.gradient_bytes(w, rank, recipe) if w.replicas > 1 else 0
     return BUCKETS * w.engine.bucket_elements * recipe.weight if w.sharding == "deepspeed" and w.zero < 3 else 0
