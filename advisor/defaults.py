@@ -112,6 +112,7 @@ def decide(job: Job) -> Workload:
         host_ram=job.host_ram,
         engine_version=job.engine_version,
         compile=bool(job.compile),
+        allocator=_allocator(job, engine, gpu),
         estimator=job.estimator or "detailed",
         confidence=_share(job.confidence, "confidence", most=0.9999) or 0.9,
         keep=job.keep or (),
@@ -379,6 +380,14 @@ def _offload_layers(job: Job) -> int | None:
     return job.offload_layers
 
 
+def _allocator(job: Job, engine: Engine, gpu: Gpu) -> str:
+    """Expandable segments are of PyTorch on CUDA (c10/cuda/CUDACachingAllocator.cpp); llama.cpp allocates for itself."""
+    if job.allocator == "expandable" and (engine.ggml or not gpu.cuda):
+        has = f"{engine.name} does not allocate with it" if engine.ggml else f"{gpu.name} is no CUDA card"
+        raise RequestError(f"allocator: expandable segments are of PyTorch on CUDA, and {has}")
+    return job.allocator or "default"
+
+
 def _adapter_precision(engine: Engine, compute: str) -> str:
     return compute if engine.adapter_precision == "compute" else engine.adapter_precision
 
@@ -386,17 +395,18 @@ def _adapter_precision(engine: Engine, compute: str) -> str:
 def _attention(job: Job, engine: Engine, gpu: Gpu, model: Model, precision: str) -> str:
     """The kernel that runs. `auto` and `sdpa` take what the card, the number format and the heads allow."""
     asked = job.attention or "auto"
-    why_not = _why_not_flash(engine, gpu, model, precision)
+    why_not = why_not_flash(engine, gpu, model, precision)
     if asked == "flash" and why_not:
         raise RequestError(f"attention: flash cannot run here: {why_not}")
-    if asked != "flash" and _softcapped(model) and not engine.serving:
+    if asked != "flash" and softcapped(model) and not engine.serving:
         return "eager"  # SDPA has no soft-cap; transformers falls back to its own attention, FlashAttention-2 alone has one
     if asked not in ("auto", "sdpa"):
         return asked
     return "efficient" if why_not else "flash"
 
 
-def _why_not_flash(engine: Engine, gpu: Gpu, model: Model, precision: str) -> str:
+def why_not_flash(engine: Engine, gpu: Gpu, model: Model, precision: str) -> str:
+    """The reason, or nothing where FlashAttention runs."""
     capability = gpu.compute_capability
     if gpu.vendor == "nvidia" and capability and float(capability) < 8.0:
         return f"FlashAttention-2 needs compute capability 8.0, and {gpu.name} has {capability}"
@@ -410,7 +420,8 @@ def _why_not_flash(engine: Engine, gpu: Gpu, model: Model, precision: str) -> st
     return ""
 
 
-def _softcapped(model: Model) -> bool:
+def softcapped(model: Model) -> bool:
+    """Whether the scores go through a soft-cap, which PyTorch's own attention does not have."""
     return any(isinstance(layer.mixer, Attention) and layer.mixer.softcap for layer, _ in model.kinds)
 
 

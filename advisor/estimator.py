@@ -6,6 +6,7 @@ from functools import partial
 
 from advisor.memory import inference, runtime, sharding, training
 from advisor.memory.correction import NONE, Around, Correction, moves, said
+from advisor.memory.optimizers import OPTIMIZERS
 from advisor.memory.sharding import Rank
 from advisor.results import PARTS, Estimate, Host, Origin, Part
 from advisor.workload import Workload
@@ -76,8 +77,9 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts], correction: Corre
 
 
 def _host(w: Workload) -> Host | None:
-    """What the machine's own memory has to hold, where that is asked for or something is moved there."""
-    if w.host_ram is None and not w.offload:
+    """What the machine's own memory has to hold, where that is asked for or something is moved or paged there."""
+    paged = w.task == "train" and not OPTIMIZERS[w.optimizer].on_device
+    if w.host_ram is None and not w.offload and not paged:
         return None
     from advisor.memory.host import host
 

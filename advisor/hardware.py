@@ -32,5 +32,14 @@ class Gpu(NamedTuple):
     note: str = ""
     aliases: tuple[str, ...] = ()
 
+    @property
+    def cuda(self) -> bool:
+        """A card of NVIDIA; one known by its size alone counts as such."""
+        return self.vendor in ("nvidia", "")
+
+    def reaches(self, capability: float) -> bool:
+        """Whether it has this compute capability. Other vendors' cards and those of unknown capability do."""
+        return self.vendor != "nvidia" or not self.compute_capability or float(self.compute_capability) >= capability
+
     def to_dict(self) -> dict[str, Any]:
         return {**self._asdict(), "aliases": list(self.aliases)}

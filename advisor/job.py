@@ -211,6 +211,7 @@ class Job(BaseModel):
     engine: str | None = None
     engine_version: str | None = None
     compile: bool | None = None
+    allocator: str | None = None
     estimator: str | None = None
     confidence: float | None = None
     keep: tuple[str, ...] | None = None

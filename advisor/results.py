@@ -94,7 +94,10 @@ class Estimate(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a step costs: a factor on the time per sample (1.2 is 20 % slower), quality, and hardware."""
+    """What a step costs: a factor on the time per sample (1.2 is 20 % slower), quality, and hardware.
+
+    ``changes_result``: training learns something else than before, beyond the rounding of the same arithmetic.
+    """
 
     speed_low: float = 1.0
     speed_high: float = 1.0
@@ -102,11 +105,13 @@ class Cost(NamedTuple):
     quality: Literal["none", "small", "real"] = "none"
     gpus: int = 0
     host_bytes: int = 0
+    changes_result: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "speed": {"low": self.speed_low, "high": self.speed_high, "source": self.speed_source},
             "quality": self.quality,
+            "changes_result": self.changes_result,
             "hardware": {"gpus": self.gpus, "host_bytes": self.host_bytes},
         }
 

@@ -21,6 +21,7 @@ CHECKPOINTINGS = ("none", "selective", "full")
 ATTENTIONS = ("auto", "sdpa", "flash", "efficient", "math", "eager")
 LOSSES = ("plain", "chunked")
 SHARDINGS = ("deepspeed", "fsdp")
+ALLOCATORS = ("default", "expandable")
 OFFLOADS = ("optimizer", "parameters", "activations", "layers", "kv")
 ENGINES = ("trainer", "transformers", "trl", "litgpt", "torchtune", "torchtitan", "axolotl", "llama-factory", "unsloth",
            "deepspeed", "megatron", "vllm", "sglang", "llama.cpp", "ollama", "tgi", "tensorrt-llm")  # fmt: skip
@@ -78,6 +79,7 @@ KEYS: tuple[Key, ...] = (
     Key("engine", "choice", "trainer; transformers to infer", "Whose memory habits to follow.", ENGINES),
     Key("engine_version", "version", "the newest known", "Version of the engine, where habits changed."),
     Key("compile", "flag", "off", "torch.compile is on."),
+    Key("allocator", "choice", "default", "How PyTorch's allocator takes memory from the driver.", ALLOCATORS),
     Key("estimator", "choice", "detailed", "How memory is worked out.", ESTIMATORS),
     Key("confidence", "share", "0.9", "Share of runs that the interval should hold.", least=0),
     Key("keep", "keys", "nothing", "Keys that no plan may change: seq,precision."),

@@ -55,6 +55,7 @@ class Workload(NamedTuple):
     min_seq: int
     min_batch: int
     policy: str
+    allocator: str = "default"
     notes: tuple[str, ...] = ()
     observed: dict[str, int] | None = None
     observed_with: dict[str, Any] | None = None

@@ -160,6 +160,14 @@ def test_a_wrong_request_gets_one_line(keys: dict[str, Any], says: str) -> None:
     assert says in refused(**keys)
 
 
+def test_expandable_segments_are_pytorchs_on_cuda() -> None:
+    """llama.cpp allocates for itself, and an MI300X is no CUDA card; a card known by its size counts as one."""
+    assert decided().allocator == "default"
+    assert decided(gpu="24GB", allocator="expandable").allocator == "expandable"
+    assert "llama.cpp does not allocate with it" in refused(train=None, infer="7b", engine="llama.cpp", allocator="expandable")
+    assert "is no CUDA card" in refused(gpu="mi300x", allocator="expandable")
+
+
 def test_what_is_printed_is_accepted() -> None:
     """The decided job as JSON is a job again, and decides to the same."""
     for keys in (

@@ -6,7 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from advisor.planning.remedies import weight_bits
+from advisor.memory.offload import moved
+from advisor.memory.optimizers import OPTIMIZERS
+from advisor.memory.recipe import keeps_masters
+from advisor.planning.abilities import abilities
+from advisor.planning.remedies import BITSANDBYTES, KV_BITS, weight_bits
+from advisor.planning.software import runs_on
+from advisor.vocabulary import OFFLOADS
 
 if TYPE_CHECKING:
     from advisor.planning.engine import Value
@@ -17,7 +23,7 @@ KEYS: dict[str, type] = {
     "gpus": int, "max_gpus": int, "nodes": int, "batch": int, "min_batch": int, "seq": int, "min_seq": int, "prompt": int,
     "accumulation": int, "objective": str, "precision": str, "quantization": str, "kv_precision": str, "method": str, "lora_rank": int,
     "optimizer": str, "checkpointing": str, "attention": str, "loss": str, "zero": int, "sharding": str,
-    "tp": int, "pp": int, "cp": int, "ep": int, "compile": bool, "estimator": str,
+    "tp": int, "pp": int, "cp": int, "ep": int, "compile": bool, "allocator": str, "estimator": str,
 }  # fmt: skip
 # Name, type and meaning of those that are worked out.
 WORKED_OUT: dict[str, tuple[type, str]] = {
@@ -32,17 +38,38 @@ WORKED_OUT: dict[str, tuple[type, str]] = {
     "offloads": (str, "what is moved to the host's memory, with commas between"),
     "host_bytes": (int, "what a machine's own memory holds of the job; 0 where it is not worked out"),
     "host_short": (bool, "a machine's own memory is limited, and holds less than that"),
+    "kv_bits": (int, "bits of one value of the KV cache"),
+    "cuda": (bool, "the card is NVIDIA's, or known by its size alone"),
+    "fp8": (bool, "the card computes in fp8"),
+    "bitsandbytes": (bool, "bitsandbytes runs on the card"),
+    "paging": (bool, "bitsandbytes' paged optimizers have managed memory on the card"),
+    "bitsandbytes_weights": (bool, "the weights are in a format of bitsandbytes"),
+    "ggml": (bool, "the engine runs GGUF files with llama.cpp's library"),
+    "prompt_in_pieces": (bool, "the engine reads a long prompt in pieces by itself"),
+    "layers": (int, "layers of the model"),
+    "host_layers": (int, "layers that may wait in the host's memory"),
+    "takes_fsdp": (bool, "the engine can be launched with FSDP instead of DeepSpeed"),
+    "generates": (bool, "the model generates tokens, and so has a cache and a prompt"),
+    "full_attention": (bool, "every layer of the model has attention over the whole sequence"),
+    "masters": (bool, "16-bit weights have fp32 masters beside them here"),
+    "optimizer_bits8": (bool, "the optimizer's state is in 8 bits"),
+    "optimizer_paged": (bool, "the optimizer's state is paged between card and host"),
+    **{f"{kind}_away": (bool, f"{kind}: in the host's memory") for kind in OFFLOADS},
 }
 FACTS: dict[str, type] = {**KEYS, **{name: kind for name, (kind, _) in WORKED_OUT.items()}}
 
 # What a text of a rule may hold between braces beside the facts.
-FILLED = {*FACTS, "model", "global_batch", "tokens", "gpus_per_node", "dtype", "dtype_torch", "tuned", "bf16_suffix", "call"}
+FILLED = {
+    *FACTS, "model", "global_batch", "tokens", "gpus_per_node", "dtype", "dtype_torch", "tuned", "bf16_suffix", "call",
+    "card_layers", "host_gib",
+}  # fmt: skip
 NAMELESS = "MODEL"
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
 def facts(w: Workload, fits: bool, past: int, host_bytes: int = 0) -> dict[str, Value]:
     """The situation in which the next rule is chosen."""
+    away = moved(w)
     return {
         **{name: getattr(w, name) for name in KEYS},
         "fits": fits,
@@ -56,6 +83,23 @@ def facts(w: Workload, fits: bool, past: int, host_bytes: int = 0) -> dict[str, 
         "offloads": ",".join(w.offload),
         "host_bytes": host_bytes,
         "host_short": w.host_ram is not None and host_bytes > w.host_ram,
+        "kv_bits": KV_BITS[w.kv_precision],
+        "cuda": w.gpu.cuda,
+        "fp8": w.gpu.fp8,
+        "bitsandbytes": runs_on("bitsandbytes", w.gpu),
+        "paging": runs_on("bitsandbytes paged optimizers", w.gpu),
+        "bitsandbytes_weights": w.quantization in BITSANDBYTES,
+        "ggml": w.engine.ggml,
+        "prompt_in_pieces": abilities(w.engine.name).prompt_in_pieces,
+        "layers": len(w.model.layers),
+        "host_layers": _host_layers(w),
+        "takes_fsdp": abilities(w.engine.name).fsdp,
+        "generates": w.model.generates,
+        "full_attention": all(layer.attention is not None and not layer.attention.window for layer, _ in w.model.kinds),
+        "masters": keeps_masters(w._replace(precision="bf16")),
+        "optimizer_bits8": OPTIMIZERS[w.optimizer].bits8,
+        "optimizer_paged": not OPTIMIZERS[w.optimizer].on_device,
+        **{f"{kind}_away": kind in away for kind in OFFLOADS},
     }
 
 
@@ -78,7 +122,24 @@ def values(w: Workload) -> dict[str, Any]:
         "tuned": "full" if w.method == "full" else "lora",
         "call": "model.generate" if w.model.generates else "model",
         "bf16_suffix": "_bf16" if w.precision.startswith("bf16") else "",
+        "card_layers": len(w.model.layers) - _host_layers(w),
+        "host_gib": _host_gib(w) if w.engine.serving else 0,
     }
+
+
+def _host_layers(w: Workload) -> int:
+    """Layers that may wait in the host's memory: so many as the job says, or as it takes."""
+    if "layers" not in w.offload:
+        return 0
+    return len(w.model.layers) if w.offload_layers is None else min(w.offload_layers, len(w.model.layers))
+
+
+def _host_gib(w: Workload) -> int:
+    """GiB of weights that one GPU's part of the model leaves to the host."""
+    from advisor.memory.inference import layers_away
+    from advisor.memory.sharding import ranks
+
+    return max(-(-sum(layers_away(w, rank)) // 2**30) for rank in ranks(w))
 
 
 def _model_id(w: Workload) -> str:

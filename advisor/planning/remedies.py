@@ -1,8 +1,8 @@
 """The remedies: which keys of a job change when a rule fires.
 
 A remedy tells its settings in order, the next one first. The walk takes the first that the job
-accepts and that does not raise the estimate, so each firing is one setting on. Pure functions;
-none looks at bytes.
+accepts and that does not raise the estimate, so each firing is one setting on; no setting means
+that the remedy has come to its end. Pure functions; none looks at bytes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advisor.memory.sharding import undivided
+from advisor.planning.abilities import abilities
+from advisor.planning.dividing import Changes, divisors, doublings, next_degrees, spread, with_gpus
+from advisor.planning.software import runs_on
 
 if TYPE_CHECKING:
-    from advisor.model import Model
     from advisor.workload import Workload
-
-Changes = dict[str, Any]
 
 
 class NotApplicable(NamedTuple):
@@ -29,6 +28,17 @@ Settings = list[Changes] | NotApplicable
 Remedy = Callable[["Workload"], Settings]
 
 LENGTHS = (32768, 16384, 8192)
+CHUNKS = (2048, 512)  # tokens of a prompt that are read in one pass
+KV_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "fp8": 8, "int8": 8, "q8_0": 8, "q4_0": 4}
+BITSANDBYTES = ("int8", "nf4", "nf4-dq")
+IN_8_BITS = {
+    "adamw": "adamw-8bit",
+    "adamw-fused": "adamw-8bit",
+    "adamw-bf16": "adamw-8bit",
+    "paged-adamw": "paged-adamw-8bit",
+    "lion": "lion-8bit",
+}
+PAGED = {"adamw": "paged-adamw", "adamw-fused": "paged-adamw", "adamw-8bit": "paged-adamw-8bit"}
 # Bits that a weight has by its name; blocks carry scales on top, which the estimate counts.
 BITS = {
     "int8": 8, "fp8": 8, "gptq-int8": 8, "q8_0": 8, "q6_k": 6, "q5_k_m": 5, "q5_k_s": 5, "q5_0": 5, "q5_1": 5,
@@ -60,10 +70,22 @@ def _shorter(w: Workload, length: int) -> Changes:
 
 
 def quantize_weights(w: Workload) -> Settings:
-    kinds = [kind for kind in (w.engine.int8, w.engine.int4) if BITS[kind] < weight_bits(w)]
-    if not kinds:
+    smaller = [kind for kind in (w.engine.int8, w.engine.int4) if BITS[kind] < weight_bits(w)]
+    if not smaller:
         return NotApplicable(f"the weights are {w.quantization} already")
+    kinds = [kind for kind in smaller if _runs(kind, w)]
+    if not kinds:
+        return NotApplicable(f"{w.engine.name} runs {' and '.join(smaller)} on other cards only")
     return [{"quantization": kind} for kind in kinds]
+
+
+def _runs(kind: str, w: Workload) -> bool:
+    """Whether engine and card run weights of this format. The guide's own formulas know neither."""
+    if w.estimator != "detailed":
+        return True
+    if kind in BITSANDBYTES:
+        return runs_on("bitsandbytes", w.gpu)
+    return w.gpu.reaches(abilities(w.engine.name).weights.get(kind, 0))
 
 
 def split_model(w: Workload) -> Settings:
@@ -74,7 +96,7 @@ def split_model(w: Workload) -> Settings:
 
 
 def _more_layers_apart(w: Workload) -> list[Changes]:
-    return [_with_gpus(w, gpus) for gpus in doublings(w.gpus, w.max_gpus)]
+    return [with_gpus(w, gpus) for gpus in doublings(w.gpus, w.max_gpus)]
 
 
 def _more_degrees(w: Workload) -> list[Changes]:
@@ -87,16 +109,9 @@ def _more_degrees(w: Workload) -> list[Changes]:
         if held < gpus:
             break
         gpus = held
-        changes = {"tp": tp, "pp": pp, **_with_gpus(w, gpus)}
+        changes = {"tp": tp, "pp": pp, **with_gpus(w, gpus)}
         ladder.append({key: value for key, value in changes.items() if value != getattr(w, key)})
     return ladder
-
-
-def next_degrees(model: Model, tp: int, pp: int) -> tuple[int, int] | None:
-    """Twice the GPUs for one copy: by tensor parallel where it divides the model's widths, else by pipeline parallel."""
-    if not undivided(model, 2 * tp):
-        return 2 * tp, pp
-    return (tp, 2 * pp) if 2 * pp <= len(model.layers) else None
 
 
 def checkpoint_everything(w: Workload) -> Settings:
@@ -107,26 +122,10 @@ def accumulate_gradients(w: Workload) -> Settings:
     """Half the batch, or the largest below it that keeps the global batch whole: 5 becomes 1 × 5."""
     sequences = w.batch * w.accumulation
     most = max(w.batch // 2, w.min_batch)
-    batch = max((batch for batch in _divisors(w.batch, w.accumulation) if batch <= most), default=0)
+    batch = max((batch for batch in divisors(w.batch, w.accumulation) if batch <= most), default=0)
     if batch < w.min_batch:
         return NotApplicable(f"no batch from {w.min_batch} to {most} keeps the {sequences} sequences of one GPU's step")
     return [{"batch": batch, "accumulation": sequences // batch}]
-
-
-def _divisors(*factors: int) -> set[int]:
-    """The divisors of a product."""
-    divisors = {1}
-    for rest in factors:
-        prime = 2
-        while rest > 1:
-            if prime * prime > rest:
-                prime = rest
-            if rest % prime == 0:
-                rest //= prime
-                divisors |= {divisor * prime for divisor in divisors}
-            else:
-                prime += 1
-    return divisors
 
 
 def shard(w: Workload) -> Settings:
@@ -149,54 +148,131 @@ def more_gpus(w: Workload) -> Settings:
     return [spread(w, gpus) for gpus in counts]
 
 
-def spread(w: Workload, gpus: int) -> Changes:
-    """The job over so many GPUs, everything sharded; the batch of each stays, the steps of accumulation shrink."""
-    changes = {"zero": 3, "accumulation": _accumulation(w, gpus // (w.tp * w.pp * w.cp)), **_with_gpus(w, gpus)}
-    if "accumulation" in w.keep:
-        del changes["accumulation"]
+# --- beyond the guide ------------------------------------------------------------------------------------------------
+
+
+def chunk_loss(w: Workload) -> Settings:
+    return [{"loss": "chunked"}]
+
+
+def faster_attention(w: Workload) -> Settings:
+    """FlashAttention; where it cannot run, what PyTorch has in its place, unless the scores are soft-capped."""
+    from advisor.defaults import softcapped, why_not_flash
+
+    why_not = why_not_flash(w.engine, w.gpu, w.model, w.precision)
+    if not why_not:
+        return [{"attention": "flash"}]
+    return NotApplicable(why_not) if softcapped(w.model) else [{"attention": "auto"}]
+
+
+def fuse_optimizer(w: Workload) -> Settings:
+    return [{"optimizer": "adamw-fused"}]
+
+
+def expand_segments(w: Workload) -> Settings:
+    return [{"allocator": "expandable"}]
+
+
+def pure_16_bit(w: Workload) -> Settings:
+    return [{"precision": "bf16"}]
+
+
+def shard_with_fsdp(w: Workload) -> Settings:
+    """On the GPUs there are, then on more of them."""
+    sharded = (w.sharding, w.zero) == ("fsdp", 3)
+    here = [] if w.data_parallel == 1 or sharded else [_differing(w, sharding="fsdp", zero=3)]
+    more = more_gpus(w)
+    if isinstance(more, NotApplicable):
+        return here if here or sharded else more
+    return [*here, *(_differing(w, sharding="fsdp", **changes) for changes in more)]
+
+
+def _differing(w: Workload, **changes: Any) -> Changes:
     return {key: value for key, value in changes.items() if value != getattr(w, key)}
 
 
-def _accumulation(w: Workload, ranks: int) -> int:
-    """Micro-steps that keep the global batch on so many ranks, or the fewest by division that do not go below it."""
-    if w.accumulation * w.data_parallel % ranks == 0:
-        return w.accumulation * w.data_parallel // ranks
-    divisors = [n for n in range(1, ranks // w.data_parallel + 1) if w.accumulation % n == 0]
-    return w.accumulation // max(divisors)
+def optimizer_in_8_bits(w: Workload) -> Settings:
+    return _other_optimizer(w, IN_8_BITS, "AdamW and Lion have 8-bit forms")
 
 
-def on_gpus(w: Workload, gpus: int) -> Changes | None:
-    """The last remedy of its walk taken to so many GPUs at once; None where the model cannot be divided so far."""
-    if w.task == "train":
-        return spread(w, gpus) if gpus % (w.tp * w.pp * w.cp * w.ep) == 0 else None
-    if w.deals_out_layers:
-        return _with_gpus(w, gpus)
-    tp, pp = w.tp, w.pp
-    while tp * pp < gpus:
-        degrees = next_degrees(w.model, tp, pp)
-        if degrees is None:
-            return None
-        tp, pp = degrees
-    return {"tp": tp, "pp": pp, **_with_gpus(w, gpus)}
+def page_optimizer(w: Workload) -> Settings:
+    return _other_optimizer(w, PAGED, "AdamW has a paged form")
 
 
-def doublings(least: int, most: int) -> list[int]:
-    """Twice as many, four times as many and so on; the last step goes to ``most``.
-
-    >>> doublings(3, 16)
-    [6, 12, 16]
-    """
-    counts = []
-    while least < most:
-        least = min(2 * least, most)
-        counts.append(least)
-    return counts
+def _other_optimizer(w: Workload, forms: dict[str, str], which: str) -> Settings:
+    kind = forms.get(w.optimizer)
+    return [{"optimizer": kind}] if kind else NotApplicable(f"{which}; the optimizer is {w.optimizer}")
 
 
-def _with_gpus(w: Workload, gpus: int) -> Changes:
-    """So many GPUs, and as many machines as hold them where the user counted the machines."""
-    nodes = -(-gpus // w.gpu.per_node)
-    return {"gpus": gpus, "nodes": nodes} if w.asked.nodes is not None and nodes > w.nodes else {"gpus": gpus}
+def offload_optimizer(w: Workload) -> Settings:
+    """DeepSpeed moves the optimizer of stages 2 and 3, and the gradients with it, on one GPU too (ZeRO-Offload)."""
+    away = _with("optimizer", w)
+    return (
+        [away | {"zero": 2}, away]
+        if abilities(w.engine.name).deepspeed and w.sharding == "deepspeed" and w.zero < 2
+        else [away]
+    )
+
+
+def offload_activations(w: Workload) -> Settings:
+    return [_with("activations", w)]
+
+
+def offload_parameters(w: Workload) -> Settings:
+    return [_with("parameters", w) | ({"zero": 3} if w.zero < 3 else {})]
+
+
+def offload_kv(w: Workload) -> Settings:
+    return [_with("kv", w)]
+
+
+def offload_layers(w: Workload) -> Settings:
+    """An eighth of the layers at a time. Those that bitsandbytes has quantized cannot wait on the host."""
+    layers = len(w.model.layers)
+    counts = dict.fromkeys(-(-layers * eighths // 8) for eighths in range(1, 9))
+    away = {} if "layers" in w.offload else _with("layers", w)
+    more: list[Changes] = [away | {"offload_layers": count} for count in counts if count > (w.offload_layers or 0)]
+    unquantized = {"quantization": "none"}
+    return [*more, *(changes | unquantized for changes in more)] if w.quantization in BITSANDBYTES else more
+
+
+def _with(kind: str, w: Workload) -> Changes:
+    return {"offload": (*w.offload, kind)}
+
+
+def shorten(w: Workload) -> Settings:
+    """The next power of two below the present length; the last step goes to ``min_seq``."""
+    lengths, seq = [], w.seq
+    while seq > w.min_seq:
+        seq = max(2 ** ((seq - 1).bit_length() - 1), w.min_seq)
+        lengths.append(seq)
+    return [_shorter(w, length) for length in lengths]
+
+
+def train_adapters(w: Workload) -> Settings:
+    return [{"method": "lora"}]
+
+
+def quantize_base(w: Workload) -> Settings:
+    return [{"method": "qlora", "quantization": w.engine.int4 if weight_bits(w) > 4 else w.quantization}]
+
+
+def prefill_in_chunks(w: Workload) -> Settings:
+    chunks = [chunk for chunk in CHUNKS if chunk < w.prompt]
+    return [{"prompt": chunk} for chunk in chunks] or NotApplicable(f"{w.prompt} tokens are read in one pass, which is little")
+
+
+def quantize_kv(w: Workload) -> Settings:
+    formats = abilities(w.engine.name).kv
+    smaller = [kind for kind in formats if KV_BITS[kind] < KV_BITS[w.kv_precision]]
+    if not smaller and w.kv_precision in formats:
+        return []
+    kinds = [kind for kind in smaller if w.gpu.reaches(formats[kind]) and (kind != "fp8" or w.gpu.fp8)]
+    if smaller and not kinds:
+        return NotApplicable(f"{w.engine.name} keeps the cache in {' or '.join(smaller)} on newer cards only")
+    return [{"kv_precision": kind} for kind in kinds] or NotApplicable(
+        f"{w.engine.name} keeps the cache in nothing smaller than {w.kv_precision}"
+    )
 
 
 REMEDIES: dict[str, Remedy] = {
@@ -212,5 +288,23 @@ REMEDIES: dict[str, Remedy] = {
         plain_sgd,
         mixed_precision,
         more_gpus,
+        chunk_loss,
+        faster_attention,
+        fuse_optimizer,
+        expand_segments,
+        pure_16_bit,
+        shard_with_fsdp,
+        optimizer_in_8_bits,
+        page_optimizer,
+        offload_optimizer,
+        offload_activations,
+        offload_parameters,
+        offload_kv,
+        offload_layers,
+        shorten,
+        train_adapters,
+        quantize_base,
+        prefill_in_chunks,
+        quantize_kv,
     )
 }

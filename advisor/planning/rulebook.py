@@ -1,4 +1,4 @@
-"""The rules as data: rules/inference.toml and rules/training.toml, read and checked.
+"""The rules as data: rules/inference.toml and rules/training.toml, read and checked, and after them those beyond the guide.
 
 The order of a file is the order of the walk. Before the first rule stands ``fits`` and after the
 last ``exhausted``, which end it.
@@ -62,10 +62,10 @@ class Clause(Strict):
         if len(rest) != 1 or next(iter(rest)) not in OPERATORS:
             raise ValueError(f"a clause on {fact} takes one of {', '.join(OPERATORS)}, not {', '.join(rest) or 'none'}")
         [(operator, value)] = rest.items()
-        return {"condition": _condition(fact, operator, value), "otherwise": otherwise}
+        return {"condition": condition(fact, operator, value), "otherwise": otherwise}
 
 
-def _condition(fact: str, operator: str, value: Any) -> Condition:
+def condition(fact: str, operator: str, value: Any) -> Condition:
     """Only like is compared with like: durable_rules takes 1, true and "1" for equal, Python does not."""
     if fact not in FACTS:
         raise ValueError(f"{fact} is no fact; there are {', '.join(FACTS)}")
@@ -97,6 +97,7 @@ class RuleCost(Strict):
     speed: Speed | dict[str, Speed]
     quality: Literal["none", "small", "real"]
     figure: Prose  # the published figure behind `quality`
+    changes_result: bool = False  # training learns something else, beyond the rounding of the same arithmetic
 
 
 class Rule(Strict):
@@ -112,6 +113,7 @@ class Rule(Strict):
     cost: RuleCost
     how: dict[str, Text | dict[str, Text]] = Field(min_length=1)
     source: list[Prose] = Field(min_length=1)
+    scope: list[Clause] = []  # what all rules of its file ask for; where that fails the rule is not spoken of
 
     @field_validator("remedy")
     @classmethod
@@ -132,6 +134,7 @@ class Rulebook(Strict):
     """The rules of one question, in the order of the walk."""
 
     rule: list[Rule] = Field(min_length=1, max_length=MOST_RULES - 2)  # fits and exhausted are two more
+    scope: list[Clause] = []
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -143,7 +146,7 @@ class Rulebook(Strict):
     def conditions(self) -> dict[str, list[Condition]]:
         """What the rules engine is built of. A rule that the walk has left behind cannot fire again."""
         rules = {
-            rule.id: [Condition("past", "below", place), *(clause.condition for clause in rule.when)]
+            rule.id: [Condition("past", "below", place), *(clause.condition for clause in [*rule.scope, *rule.when])]
             for place, rule in enumerate(self.rule, start=1)
         }
         return {FITS: [Condition("fits", "is", True)], **rules, EXHAUSTED: [Condition("fits", "is", False)]}
@@ -167,13 +170,17 @@ def _refuse(name: str, problem: ValidationError) -> NoReturn:
 
 @cache
 def load(question: Question) -> Rulebook:
-    """The rules of one question, read once."""
-    path = data_folder("rules") / f"{question}.toml"
+    """The rules of one question, those of the guide and then those beyond it, read once."""
+    books = [_read(f"{question}{part}.toml") for part in ("", "-beyond")]
+    return Rulebook(rule=[rule.model_copy(update={"scope": book.scope}) for book in books for rule in book.rule])
+
+
+def _read(name: str) -> Rulebook:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = (data_folder("rules") / name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise RequestError(f"{path.name}: {problem}") from None
-    return parse(text, path.name)
+        raise RequestError(f"{name}: {problem}") from None
+    return parse(text, name)
 
 
 def rules() -> tuple[Rule, ...]:

@@ -17,10 +17,11 @@ Written = TypeVar("Written")
 
 def chosen(written: Written | dict[str, Written], changes: dict[str, Any], w: Workload) -> Written | None:
     """What is written for all changes; or the first for a key that changes, its new value, the bits of the new format, or the
-    sharding with its ZeRO stage."""
+    sharding, with its ZeRO stage or, where there is one, without."""
     if not isinstance(written, dict):
         return written
     names = {*changes, *map(str, changes.values()), f"{weight_bits(w)}-bit", f"{w.sharding}-{w.zero}"}
+    names |= {w.sharding} if w.zero else set()
     return next((text for name, text in written.items() if name in names), None)
 
 

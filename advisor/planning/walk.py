@@ -96,7 +96,7 @@ def _walk(initial: State, tools: Tools) -> tuple[list[Step], list[Skip], State]:
         rule = book.rule[place - 1]
         outcome = _fire(rule, state, tools)
         if isinstance(outcome, Skip):
-            skipped.append(outcome)
+            skipped.extend([outcome] if outcome.reason else [])
             return _situation(state, past=place)
         step, state = outcome
         steps.append(step)
@@ -110,7 +110,7 @@ def _situation(state: State, past: int) -> Facts:
     from advisor.planning.facts import facts
 
     w, estimate = state
-    return facts(w, estimate.fits, past, host_bytes=estimate.host.bytes if estimate.host else 0)
+    return facts(w, estimate.fits, past, host_bytes=_host_bytes(estimate))
 
 
 @cache
@@ -131,7 +131,7 @@ def _passed_over(book: Rulebook, situation: Facts, place: int, steps: list[Step]
     return [
         Skip(rule.id, rule.name, filled(clause.otherwise, situation))
         for rule in book.rule[past : place - 1]
-        if rule.id not in done
+        if rule.id not in done and all(holds(clause.condition, situation) for clause in rule.scope)
         for clause in [clause for clause in rule.when if not holds(clause.condition, situation)][:1]
     ]
 
@@ -154,6 +154,8 @@ def _fire(rule: Rule, state: State, tools: Tools) -> tuple[Step, State] | Skip:
 
 
 def _try(changes: dict[str, Any], state: State, tools: Tools) -> State | str:
+    from advisor.planning.pairs import broken_pairs
+
     w, before = state
     kept = [key for key in changes if key in w.keep]
     if kept:
@@ -163,10 +165,20 @@ def _try(changes: dict[str, Any], state: State, tools: Tools) -> State | str:
         after = tools.estimate(changed)
     except RequestError as refusal:
         return str(refusal)
+    if changed._replace(asked=w.asked) == w:
+        return "it is so already"
+    if broken := broken_pairs(w, changed):
+        return "; ".join(broken)
+    if _over_host(State(changed, after)) > _over_host(state):
+        return f"it would need {amount(_host_bytes(after), changed)} of a machine's own memory, which host_ram limits"
     if after.device_bytes > before.device_bytes:
-        what = " and ".join(f"{key} {value}" for key, value in changes.items())
+        what = " and ".join(f"{key} {_plain(value)}" for key, value in changes.items())
         return f"with {what} it would need more, {amount(after.device_bytes, w)} instead of {amount(before.device_bytes, w)}"
     return State(changed, after)
+
+
+def _plain(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _step(rule: Rule, changes: dict[str, Any], old: State, new: State, refusals: list[str]) -> Step:
@@ -181,16 +193,28 @@ def _step(rule: Rule, changes: dict[str, Any], old: State, new: State, refusals:
         change={key: (getattr(old.workload, key), value) for key, value in changes.items()},
         before_bytes=old.estimate.device_bytes,
         after_bytes=new.estimate.device_bytes,
-        cost=Cost(time.low**doublings, time.high**doublings, time.source, rule.cost.quality, gpus, _more_host(old, new)),
+        cost=Cost(
+            time.low**doublings,
+            time.high**doublings,
+            time.source,
+            rule.cost.quality,
+            gpus,
+            _more_host(old, new),
+            changes_result=rule.cost.changes_result or old.workload.global_batch != new.workload.global_batch,
+        ),
         why=" ".join([rule.why, _effect(old, new), *_side_effects(old, new), *(f"Not sooner: {why}." for why in refusals)]),
         how=how(rule, changes, new.workload),
     )
 
 
 def _more_host(old: State, new: State) -> int:
-    """Bytes of a machine's own memory that a step takes more of."""
-    before, after = (state.estimate.host.bytes if state.estimate.host else 0 for state in (old, new))
-    return max(0, after - before) if old.estimate.host or new.workload.offload else 0
+    """Bytes of a machine's own memory that a step takes more of, where what it holds is worked out."""
+    if new.estimate.host is None:
+        return 0
+    from advisor.memory.host import host
+
+    before = old.estimate.host or host(old.workload)
+    return max(0, new.estimate.host.bytes - before.bytes)
 
 
 def _effect(old: State, new: State) -> str:
@@ -254,13 +278,18 @@ def _missing(initial: State, last: State, tools: Tools) -> dict[str, Any]:
 
 def _over_host(state: State) -> int:
     """What the machine's own memory lacks, where it is limited."""
-    host, limit = state.estimate.host, state.workload.host_ram
-    return max(0, host.bytes - limit) if host is not None and limit is not None else 0
+    limit = state.workload.host_ram
+    return max(0, _host_bytes(state.estimate) - limit) if limit is not None else 0
+
+
+def _host_bytes(estimate: Estimate) -> int:
+    """What a machine's own memory holds of the job; 0 where it is not worked out."""
+    return estimate.host.bytes if estimate.host else 0
 
 
 def _enough_gpus(last: State, tools: Tools) -> int | None:
     """The fewest GPUs, a power of two beyond what the walk could use, on which its last job fits."""
-    from advisor.planning.remedies import on_gpus
+    from advisor.planning.dividing import on_gpus
 
     w = last.workload
     reach = w.gpus if "gpus" in w.keep else w.max_gpus
@@ -285,6 +314,16 @@ def _key_to_release(initial: State, tools: Tools) -> str | None:
         if _walk(State(freed, initial.estimate), tools)[2].estimate.fits:
             return key
     return None
+
+
+def _of_software(w: Workload) -> list[str]:
+    """Which software still runs on the card, and what the engine refuses of the job as asked."""
+    if w.estimator != "detailed":  # the guide's own formulas know no software
+        return []
+    from advisor.planning.pairs import refused
+    from advisor.planning.software import versions
+
+    return [*versions(w), *(f"As asked, {because}." for because in refused(w))]
 
 
 def _contradicted(w: Workload) -> list[str]:
@@ -321,5 +360,5 @@ def _plan(
         skipped=tuple(skipped or ()),
         final=final,
         missing=missing,
-        notes=tuple(dict.fromkeys((*w.notes, *initial.estimate.notes, *notes, *_contradicted(w)))),
+        notes=tuple(dict.fromkeys((*w.notes, *initial.estimate.notes, *notes, *_contradicted(w), *_of_software(w)))),
     )

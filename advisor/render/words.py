@@ -255,7 +255,7 @@ def _training(job: dict[str, Any]) -> list[tuple[str, str]]:
             f"{job['batch']} × {job['seq']:,} tokens, accumulation {job['accumulation']}: global batch {global_batch(job)}",
         ),
         ("numbers", ", ".join(numbers)),
-        ("kernels", f"attention {job['attention']}, loss {job['loss']}, checkpointing {job['checkpointing']}"),
+        ("kernels", f"attention {job['attention']}, loss {job['loss']}, checkpointing {job['checkpointing']}{_allocator(job)}"),
     ]
 
 
@@ -265,8 +265,12 @@ def _inference(job: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("inference", f"{job['batch']} × {job['seq']:,} tokens{prompt}"),
         ("numbers", f"weights {weights}, KV cache {job['kv_precision']}"),
-        ("kernels", f"attention {job['attention']}"),
+        ("kernels", f"attention {job['attention']}{_allocator(job)}"),
     ]
+
+
+def _allocator(job: dict[str, Any]) -> str:
+    return "" if job["allocator"] == "default" else f", allocator {job['allocator']}"
 
 
 def _parallel(job: dict[str, Any]) -> str:

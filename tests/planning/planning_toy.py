@@ -55,9 +55,11 @@ def toy_resolve(job: Job) -> Workload:
         batch=job.batch or 1, seq=seq, prompt=job.prompt or seq, accumulation=job.accumulation or 1,
         precision=job.precision or "bf16", quantization=job.quantization or "none", kv_precision=job.kv_precision or "bf16",
         method=job.method or "full", lora_rank=16, lora_targets=("all-linear",), lora_dropout=0.0, adapter_precision="fp32",
-        optimizer=job.optimizer or "adamw", checkpointing=job.checkpointing or "none", attention="flash", loss="plain",
+        optimizer=job.optimizer or "adamw", checkpointing=job.checkpointing or "none",
+        attention="flash" if job.attention in (None, "auto", "sdpa") else job.attention, loss=job.loss or "plain",
         zero=job.zero or 0, sharding=job.sharding or "deepspeed", tp=tp, pp=pp, cp=cp, ep=job.ep or 1,
-        offload=(), offload_layers=None, host_ram=None, engine_version=None, compile=False,
+        offload=job.offload or (), offload_layers=job.offload_layers, host_ram=None, engine_version=None, compile=False,
+        allocator=job.allocator or "default",
         estimator=job.estimator or "detailed", confidence=0.9, keep=job.keep or (),
         min_seq=job.min_seq or 1024, min_batch=job.min_batch or 1, policy="documented",
     )  # fmt: skip

@@ -7,21 +7,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planning_toy import workload
 
+from advisor.job import Job
 from advisor.memory.sharding import undivided
 from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.planning.dividing import doublings, next_degrees, on_gpus
 from advisor.planning.remedies import (
     BITS,
     NotApplicable,
     accumulate_gradients,
-    doublings,
+    faster_attention,
     halve_batch,
     limit_sequence,
     mixed_precision,
     more_gpus,
-    next_degrees,
-    on_gpus,
+    offload_layers,
+    offload_optimizer,
+    offload_parameters,
+    optimizer_in_8_bits,
+    page_optimizer,
+    prefill_in_chunks,
+    quantize_base,
+    quantize_kv,
     quantize_weights,
     shard,
+    shard_with_fsdp,
+    shorten,
     split_model,
     weight_bits,
 )
@@ -230,3 +240,68 @@ def test_a_job_taken_to_so_many_gpus_at_once():
     assert on_gpus(infer(), 16) == {"gpus": 16}
     assert on_gpus(infer(engine="vllm"), 64) == {"tp": 32, "pp": 2, "gpus": 64}
     assert on_gpus(infer(engine="vllm"), 2048) is None
+
+
+@pytest.mark.parametrize(
+    ("remedy", "keys", "then"),
+    [
+        (shorten, {"seq": 8192, "min_seq": 3000}, [{"seq": 4096}, {"seq": 3000}]),
+        (shorten, {"seq": 5000}, [{"seq": 4096}, {"seq": 2048}, {"seq": 1024}]),
+        (optimizer_in_8_bits, {"optimizer": "lion"}, [{"optimizer": "lion-8bit"}]),
+        (optimizer_in_8_bits, {"optimizer": "paged-adamw"}, [{"optimizer": "paged-adamw-8bit"}]),
+        (page_optimizer, {"optimizer": "adamw-8bit"}, [{"optimizer": "paged-adamw-8bit"}]),
+        (page_optimizer, {"optimizer": "sgd"}, NotApplicable("AdamW has a paged form; the optimizer is sgd")),
+        (offload_optimizer, {}, [{"offload": ("optimizer",), "zero": 2}, {"offload": ("optimizer",)}]),
+        (offload_optimizer, {"gpus": 2, "zero": 3}, [{"offload": ("optimizer",)}]),
+        (offload_optimizer, {"gpus": 2, "sharding": "fsdp"}, [{"offload": ("optimizer",)}]),
+        (offload_parameters, {"offload": ("optimizer",)}, [{"offload": ("optimizer", "parameters"), "zero": 3}]),
+        (shard_with_fsdp, {"gpus": 8, "zero": 3}, [{"sharding": "fsdp"}]),
+        (shard_with_fsdp, {"gpus": 4, "zero": 3, "sharding": "fsdp"}, [{"gpus": 8}]),
+        (shard_with_fsdp, {"gpus": 8, "zero": 3, "sharding": "fsdp"}, []),
+        (quantize_base, {"method": "lora"}, [{"method": "qlora", "quantization": "nf4"}]),
+        (quantize_base, {"method": "lora", "quantization": "nf4-dq"}, [{"method": "qlora", "quantization": "nf4-dq"}]),
+    ],
+)
+def test_remedies_of_training_beyond_the_guide(remedy, keys, then):
+    """Each goes on from where the job is."""
+    assert remedy(train(**keys)) == then
+
+
+@pytest.mark.parametrize(
+    ("remedy", "keys", "then"),
+    [
+        (prefill_in_chunks, {"prompt": 4096}, [{"prompt": 2048}, {"prompt": 512}]),
+        (prefill_in_chunks, {"prompt": 2048}, [{"prompt": 512}]),
+        (quantize_kv, {"engine": "llama.cpp"}, [{"kv_precision": "q8_0"}, {"kv_precision": "q4_0"}]),
+        (quantize_kv, {"engine": "llama.cpp", "kv_precision": "q4_0"}, []),
+        (quantize_kv, {"engine": "vllm"}, [{"kv_precision": "int8"}]),  # the card computes in no fp8
+        (shorten, {"seq": 4096, "prompt": 3000}, [{"seq": 2048, "prompt": 2048}, {"seq": 1024, "prompt": 1024}]),
+        (faster_attention, {"attention": "eager"}, [{"attention": "flash"}]),
+        (faster_attention, {"attention": "eager", "precision": "fp32"}, [{"attention": "auto"}]),
+    ],
+)
+def test_remedies_of_inference_beyond_the_guide(remedy, keys, then):
+    """A prompt is read in pieces of 2,048 and 512 tokens; a cache goes to what engine and card have."""
+    assert remedy(infer(**keys)) == then
+
+
+def test_layers_go_to_the_host_an_eighth_at_a_time():
+    """32 layers in fours; what bitsandbytes has quantized has to be unquantized to go."""
+    counts = [changes["offload_layers"] for changes in offload_layers(infer())]
+    assert counts == [4, 8, 12, 16, 20, 24, 28, 32]
+    assert offload_layers(infer())[0] == {"offload": ("layers",), "offload_layers": 4}
+    assert offload_layers(infer(offload="layers", offload_layers=24)) == [{"offload_layers": 28}, {"offload_layers": 32}]
+    assert offload_layers(infer(quantization="nf4"))[8] == {
+        "offload": ("layers",), "offload_layers": 4, "quantization": "none",
+    }  # fmt: skip
+
+
+def test_soft_capped_scores_need_flash_attention():
+    """Gemma 2's: PyTorch's own kernels have no cap, so an old card has nothing faster."""
+    from advisor.workload import resolve
+
+    def offered(gpu):
+        return faster_attention(resolve(Job(gpu=gpu, train="gemma-2-9b", precision="fp16-mixed", attention="eager")))
+
+    assert offered("a100-80") == [{"attention": "flash"}]
+    assert isinstance(offered("v100-16"), NotApplicable)

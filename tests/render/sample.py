@@ -11,7 +11,7 @@ JOB = {
     "kv_precision": "fp16", "method": "full", "objective": "lm", "lora_rank": 16, "lora_targets": ["all-linear"], "lora_dropout": 0.0,
     "adapter_precision": "fp32", "optimizer": "adamw", "checkpointing": "none", "attention": "efficient", "loss": "plain",
     "zero": 0, "sharding": "deepspeed", "tp": 1, "pp": 1, "cp": 1, "ep": 1, "offload": [], "offload_layers": None,
-    "host_ram": None, "engine": "trainer", "engine_version": None, "compile": False, "estimator": "detailed",
+    "host_ram": None, "engine": "trainer", "engine_version": None, "compile": False, "allocator": "default", "estimator": "detailed",
     "confidence": 0.9, "keep": ["precision"], "min_seq": 1024, "min_batch": 1, "policy": "documented",
 }  # fmt: skip
 GPU = {

@@ -1,0 +1,103 @@
+"""Settings that an engine refuses together: each pair is met by a job, and no plan brings it about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor.api import advise
+from advisor.job import Job
+from advisor.planning.pairs import broken_pairs, pairs
+from advisor.workload import resolve
+
+LLAMA = {"gpu": "a100-80", "train": "llama-3.1-8b"}
+SERVED = {"gpu": "a100-80", "infer": "llama-3.1-8b"}
+LITGPT = {**LLAMA, "engine": "litgpt"}
+MEGATRON = {**LLAMA, "engine": "megatron"}
+TITAN = {**LLAMA, "engine": "torchtitan"}
+# A job, and the change that brings the pair together.
+MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "llama-factory-pure-bf16-zero-3": ({**LLAMA, "engine": "llama-factory", "gpus": 2}, {"zero": 3}),
+    "llama-factory-galore-deepspeed": (
+        {**LLAMA, "engine": "llama-factory", "gpus": 2, "optimizer": "galore-adamw"},
+        {"zero": 2},
+    ),
+    "axolotl-paged-8-bit-fsdp": (
+        {**LLAMA, "engine": "axolotl", "gpus": 2, "zero": 3, "sharding": "fsdp"},
+        {"optimizer": "paged-adamw-8bit"},
+    ),
+    "paged-fsdp": ({**LLAMA, "gpus": 2, "zero": 3, "sharding": "fsdp"}, {"optimizer": "paged-adamw"}),
+    "axolotl-muon-deepspeed": ({**LLAMA, "engine": "axolotl", "gpus": 2, "optimizer": "muon"}, {"zero": 2}),
+    "axolotl-activations-without-checkpointing": ({**LLAMA, "engine": "axolotl"}, {"offload": ("activations",)}),
+    "litgpt-quantized-several-gpus": ({**LITGPT, "gpus": 2, "method": "lora"}, {"method": "qlora"}),
+    "litgpt-quantized-bf16-mixed": ({**LITGPT, "precision": "bf16-mixed", "method": "lora"}, {"method": "qlora"}),
+    "litgpt-quantized-fp16-mixed": ({**LITGPT, "precision": "fp16-mixed", "method": "lora"}, {"method": "qlora"}),
+    "litgpt-full-chunked-loss": (LITGPT, {"loss": "chunked"}),
+    "litgpt-offloaded-activations": (LITGPT, {"offload": ("activations",)}),
+    "litgpt-offloaded-parameters": ({**LITGPT, "gpus": 2, "zero": 3}, {"offload": ("parameters",)}),
+    "litgpt-offloaded-optimizer": (LITGPT, {"offload": ("optimizer",)}),
+    "megatron-adapters": (MEGATRON, {"method": "lora"}),
+    "megatron-chunked-loss": (MEGATRON, {"loss": "chunked"}),
+    "megatron-8-bit-optimizer": (MEGATRON, {"optimizer": "adamw-8bit"}),
+    "megatron-paged-optimizer": (MEGATRON, {"optimizer": "paged-adamw"}),
+    "megatron-offloaded-parameters": ({**MEGATRON, "gpus": 2, "zero": 3}, {"offload": ("parameters",)}),
+    "torchtitan-8-bit-optimizer": (TITAN, {"optimizer": "adamw-8bit"}),
+    "torchtitan-paged-optimizer": (TITAN, {"optimizer": "paged-adamw"}),
+    "torchtitan-offloaded-optimizer-alone": (TITAN, {"offload": ("optimizer",)}),
+    "torchtitan-offloaded-activations": (TITAN, {"offload": ("activations",)}),
+    "unsloth-offloaded-parameters": ({**LLAMA, "engine": "unsloth", "gpus": 2, "zero": 3}, {"offload": ("parameters",)}),
+    "transformers-quantized-cache-sliding-layers": (
+        {"gpu": "a100-80", "infer": "gemma-3-12b"},
+        {"kv_precision": "int8"},
+    ),
+    "llama.cpp-quantized-cache-eager": ({**SERVED, "engine": "llama.cpp", "attention": "eager"}, {"kv_precision": "q8_0"}),
+    "llama.cpp-quantized-cache-math": ({**SERVED, "engine": "ollama", "attention": "math"}, {"kv_precision": "q4_0"}),
+    "tgi-offloaded-layers": ({**SERVED, "engine": "tgi"}, {"offload": ("layers",)}),
+    "tensorrt-llm-offloaded-layers": ({**SERVED, "engine": "tensorrt-llm"}, {"offload": ("layers",)}),
+    "fsdp-offloaded-optimizer-alone": ({**LLAMA, "gpus": 2, "zero": 3, "sharding": "fsdp"}, {"offload": ("optimizer",)}),
+    "transformers-bitsandbytes-layers-on-the-host": ({**SERVED, "quantization": "nf4"}, {"offload": ("layers",)}),
+}
+BY_NAME = {pair.name: pair for pair in pairs()}
+
+
+def test_every_pair_is_met() -> None:
+    """No pair without a job that it is about, and no two of one name."""
+    assert list(MET) == [pair.name for pair in pairs()]
+
+
+@pytest.mark.parametrize("name", MET)
+def test_a_change_that_brings_a_pair_together_is_refused_with_its_reason(name: str) -> None:
+    """Where the job lies, nothing is refused; one change on, the engine would."""
+    keys, change = MET[name]
+    before, after = resolve(Job(**keys)), resolve(Job(**{**keys, **change}))
+    assert BY_NAME[name].because in broken_pairs(before, after)
+    assert not broken_pairs(before, before)
+    assert not broken_pairs(after, after), "what the user brought together is the user's"
+
+
+@pytest.mark.parametrize("name", MET)
+def test_no_plan_brings_a_pair_together(name: str) -> None:
+    """Whatever a card of 8 GiB makes the walk try, its end has no pair that the job did not have."""
+    keys = {**MET[name][0], "gpu": "a100-80", "free": "7GiB", "max_gpus": 4}
+    plan = advise(**keys)
+    if plan.final is None:
+        return
+    asked, final = resolve(Job(**keys)), resolve(Job(**plan.final.job))
+    assert broken_pairs(asked, final) == []
+
+
+def test_the_reason_stands_in_the_plan() -> None:
+    """LLaMA-Factory refuses pure_bf16 with ZeRO-3, so more GPUs come with FSDP."""
+    plan = advise(gpu="a100-40", train="llama-3.1-8b", engine="llama-factory", max_gpus=4, keep="optimizer")
+    reasons = {skip.rule: skip.reason for skip in plan.skipped}
+    assert reasons["T6"].startswith("LLaMA-Factory refuses pure_bf16 with ZeRO-3")
+    assert plan.final is not None
+    assert (plan.final.job["sharding"], plan.final.job["gpus"]) == ("fsdp", 4)
+
+
+@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: pair.name)
+def test_a_pair_says_where_it_was_read(pair: Any) -> None:
+    """A version, a commit or an issue stands in the source."""
+    assert any(character.isdigit() for character in pair.source)
+    assert not pair.because.endswith(".")
