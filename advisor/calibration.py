@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from advisor.errors import RequestError
@@ -223,6 +222,8 @@ def look_back(w: Workload, observations: Sequence[Observation]) -> Past | str:
         most = max(len(each) for each in ratios.values())
         does = "training" if w.task == "train" else "inference"
         return f"Observations of {does} with {w.engine.name}: {most} of the {ENOUGH} that it takes to correct an estimate."
+    from statistics import mean, stdev
+
     found = ratios[level]
     student = STUDENT[min(len(found) - 1, len(STUDENT) + 1) - 2]
     error = student * stdev(found) * math.sqrt(1 + 1 / len(found))

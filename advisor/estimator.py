@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
-from advisor.memory import inference, runtime, sharding, training
+from advisor.memory import runtime, sharding
 from advisor.memory.correction import NONE, Around, Correction, moves, said
 from advisor.memory.optimizers import OPTIMIZERS
 from advisor.memory.sharding import Rank
@@ -27,8 +28,20 @@ def estimate_workload(w: Workload, correction: Correction = NONE) -> Estimate:
 
 def fullest(w: Workload) -> tuple[Rank, dict[str, Parts]]:
     """The rank that holds the most, and the parts of each of its phases."""
-    measured = [(rank, (training if w.task == "train" else inference).phases(w, rank)) for rank in sharding.ranks(w)]
+    phases = _phases_of(w.task)
+    measured = [(rank, phases(w, rank)) for rank in sharding.ranks(w)]
     return max(measured, key=lambda pair: max(sum(parts.values()) for parts in pair[1].values()))
+
+
+def _phases_of(task: str) -> Callable[[Workload, Rank], dict[str, Parts]]:
+    """What works the task out; the other's modules are not loaded."""
+    if task == "train":
+        from advisor.memory import training
+
+        return training.phases
+    from advisor.memory import inference
+
+    return inference.phases
 
 
 def _with_layers_away(w: Workload, correction: Correction) -> Estimate:

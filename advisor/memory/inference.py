@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.memory import encoder_inference, generate, llama_cpp, loading, serving
+from advisor.memory import generate, llama_cpp, loading, serving
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.generate import largest_unpacked
 from advisor.memory.kv_cache import kept_tokens, layer_bytes
@@ -20,6 +20,8 @@ Parts = dict[str, int]
 def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
     """The parts of allocated memory in each phase on this rank, in bytes."""
     if rank.model.ends:
+        from advisor.memory import encoder_inference
+
         return encoder_inference.phases(w, rank)
     there = {"weights": rank_sum(rank, storing(w)).bytes - on_host(w, rank), "step-temporaries": buffers(w, rank)}
     loads = loading.inference(w, rank, there).parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from advisor.memory import collectives, completions, encoder_inference, loading, optimizers, reference, saving, trained
+from advisor.memory import collectives, loading, optimizers, reference, saving, trained
 from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
 from advisor.memory.formats import BYTES
@@ -46,6 +46,8 @@ def phases(w: Workload, rank: Rank) -> dict[str, Parts]:
         found["step"] = _step(w, rank, recipe, there, forgotten + gradients)
     found["eval"] = _pass_parts(w, rank, recipe, {**steady, **around}, evaluation(w, rank, recipe), 0)
     if w.objective == "grpo":
+        from advisor.memory import completions
+
         found["decode"] = {**steady, **completions.beside(w, rank, recipe)}
     found["save"] = {**steady, **saving.beside(w, rank, recipe)}
     return found
@@ -149,6 +151,8 @@ def local_seq(w: Workload) -> int:
 def evaluation(w: Workload, rank: Rank, recipe: Recipe) -> Iterable[Peak]:
     """The peaks of an evaluation's pass. A loop that holds its outputs has those of the last step meanwhile."""
     if rank.model.ends:
+        from advisor.memory import encoder_inference
+
         peaks = encoder_inference.silent_peaks(recipe, rank.model, w.source)
     else:
         peaks = reference.evaluation(w, rank, recipe)

@@ -1,8 +1,8 @@
-"""What an engine can do for a plan (rules/engines.toml)."""
+"""What an engine can do for a plan (catalog/abilities.jsonl); what it does with memory stands in catalog/engines.jsonl."""
 
 from __future__ import annotations
 
-import tomllib
+import json
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
@@ -14,18 +14,19 @@ from advisor.data import data_folder
 class Abilities(NamedTuple):
     """Of one engine. ``weights`` and ``kv``: the compute capability that a format needs."""
 
+    engine: str = ""
     weights: Mapping[str, float] = MappingProxyType({})
     kv: Mapping[str, float] = MappingProxyType({})  # smaller formats of the KV cache, the largest first
-    prompt_in_pieces: bool = False
-    deepspeed: bool = False
-    fsdp: bool = False  # beside DeepSpeed
+    prompt_in_pieces: bool = False  # reads a long prompt in pieces by itself
+    deepspeed: bool = False  # zero and offload are written in DeepSpeed's configuration
+    fsdp: bool = False  # can be launched with FSDP instead
     source: str = ""
 
 
 @cache
 def _all() -> dict[str, Abilities]:
-    written = tomllib.loads((data_folder("rules") / "engines.toml").read_text(encoding="utf-8"))
-    return {name: Abilities(**each) for name, each in written.items()}
+    lines = (data_folder("catalog") / "abilities.jsonl").read_text(encoding="utf-8").splitlines()
+    return {known.engine: known for known in (Abilities(**json.loads(line)) for line in lines)}
 
 
 def abilities(engine: str) -> Abilities:

@@ -1,43 +1,37 @@
-"""Settings that do not go together in an engine (rules/pairs.toml): a plan never brings them together."""
+"""Settings that do not go together in an engine (catalog/pairs.jsonl): a plan never brings them together."""
 
-# No `from __future__ import annotations` here: pydantic would evaluate the strings.
+from __future__ import annotations
 
-import tomllib
+import json
 from functools import cache
-
-from pydantic import Field
+from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.data import data_folder
 from advisor.planning.engine import Condition, holds
 from advisor.planning.facts import facts
-from advisor.planning.rulebook import Prose, Strict, condition
-from advisor.workload import Workload
+
+if TYPE_CHECKING:
+    from advisor.workload import Workload
 
 
-class Pair(Strict):
+class Pair(NamedTuple):
     """What the engine refuses: all conditions at once. ``because`` is what a user reads of it."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9.]*(-[a-z0-9.]+)*$")
-    when: list[Condition] = Field(min_length=2)
-    because: Prose
-    source: Prose
-
-
-class Pairs(Strict):
-    pair: list[Pair]
+    name: str
+    when: tuple[Condition, ...]
+    because: str
+    source: str
 
 
 @cache
 def pairs() -> tuple[Pair, ...]:
-    """Every pair, read once."""
-    written = tomllib.loads((data_folder("rules") / "pairs.toml").read_text(encoding="utf-8"))
-    read = [{**pair, "when": [_condition(clause) for clause in pair["when"]]} for pair in written["pair"]]
-    return tuple(Pairs.model_validate({"pair": read}).pair)
+    """Every pair, read once. A start reads them for each job, so they are lines of JSON and not checked here but by a test."""
+    lines = (data_folder("catalog") / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    return tuple(_pair(**json.loads(line)) for line in lines)
 
 
-def _condition(clause: dict[str, object]) -> Condition:
-    [(operator, value)] = ((name, value) for name, value in clause.items() if name != "fact")
-    return condition(str(clause["fact"]), operator, value)
+def _pair(name: str, when: list[tuple[str, str, str | int]], because: str, source: str) -> Pair:
+    return Pair(name, tuple(Condition(*clause) for clause in when), because, source)
 
 
 def broken_pairs(before: Workload, after: Workload) -> list[str]:

@@ -8,7 +8,8 @@ import pytest
 
 from advisor.api import advise
 from advisor.job import Job
-from advisor.planning.pairs import broken_pairs, pairs
+from advisor.planning.pairs import Pair, broken_pairs, pairs
+from advisor.planning.rulebook import condition
 from advisor.workload import resolve
 
 LLAMA = {"gpu": "a100-80", "train": "llama-3.1-8b"}
@@ -101,3 +102,12 @@ def test_a_pair_says_where_it_was_read(pair: Any) -> None:
     """A version, a commit or an issue stands in the source."""
     assert any(character.isdigit() for character in pair.source)
     assert not pair.because.endswith(".")
+
+
+@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: pair.name)
+def test_a_pair_is_of_facts(pair: Pair) -> None:
+    """Each condition compares a fact with a value of its kind, as a rule's does; two at least make a pair."""
+    assert len(pair.when) >= 2
+    assert [condition(each.fact, each.operator, each.value) for each in pair.when] == list(pair.when)
+    assert pair.because
+    assert pair.source
