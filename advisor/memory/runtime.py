@@ -66,7 +66,9 @@ def context(w: Workload) -> Range:
     more = w.engine.libraries_bytes
     if more:
         text += f" + {more:,} B of older libraries' kernels"
-    return Range(point * MIB + more, low * MIB + more // 2, high * MIB + 3 * more // 2, f"{text}: the driver's state and kernels", source)
+    return Range(
+        point * MIB + more, low * MIB + more // 2, high * MIB + 3 * more // 2, f"{text}: the driver's state and kernels", source
+    )
 
 
 def _generation(w: Workload) -> str:
