@@ -26,14 +26,14 @@ def advise(job: Job | None = None, /, *, observations: Sequence[Observation] = (
     ``advise --help`` tells what each key means. ``observations`` are earlier jobs and what they took.
     Raises RequestError for a wrong request.
     """
-    from advisor.planning.walk import walk  # brings the rules and their engine, which an estimate has no need of
+    from advisor.planning.plan import plan  # brings the rules and their engine, which an estimate has no need of
 
     w = resolve(_job(job, keys))
     if not w.observed:
-        return walk(w, _estimator(w, observations))
+        return plan(w, _estimator(w, observations))
     from advisor.calibration import resolver
 
-    return walk(w, _estimator(w, observations), resolver(w))
+    return plan(w, _estimator(w, observations), resolver(w))
 
 
 def estimate(job: Job | None = None, /, *, observations: Sequence[Observation] = (), **keys: Any) -> Estimate:

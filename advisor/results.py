@@ -129,6 +129,8 @@ class Step(NamedTuple):
     why: str
     how: dict[str, str]
     needed: bool = True
+    because: tuple[str, ...] = ()  # the facts that made the rule fire
+    source: tuple[str, ...] = ()  # of the rule
 
     @property
     def saved_bytes(self) -> int:
@@ -147,6 +149,8 @@ class Step(NamedTuple):
             "why": self.why,
             "how": dict(self.how),
             "needed": self.needed,
+            "because": list(self.because),
+            "source": list(self.source),
         }
 
 
@@ -165,6 +169,23 @@ class Final(NamedTuple):
     estimate: Estimate
 
 
+class Route(NamedTuple):
+    """Another way to make the job fit: its steps, where they lead, and what they cost together."""
+
+    name: str
+    steps: tuple[Step, ...]
+    final: Final
+    cost: Cost
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "steps": [step.to_dict() for step in self.steps],
+            "final": {"job": self.final.job, "estimate": self.final.estimate.to_dict()},
+            "cost": self.cost.to_dict(),
+        }
+
+
 class Plan(NamedTuple):
     """The answer to one request."""
 
@@ -179,7 +200,7 @@ class Plan(NamedTuple):
     steps: tuple[Step, ...] = ()
     skipped: tuple[Skip, ...] = ()
     final: Final | None = None
-    alternatives: tuple[dict[str, Any], ...] = ()
+    alternatives: tuple[Route, ...] = ()
     missing: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
@@ -199,7 +220,7 @@ class Plan(NamedTuple):
             "steps": [step.to_dict() for step in self.steps],
             "skipped": [skip._asdict() for skip in self.skipped],
             "final": self.final and {"job": self.final.job, "estimate": self.final.estimate.to_dict()},
-            "alternatives": list(self.alternatives),
+            "alternatives": [route.to_dict() for route in self.alternatives],
             "missing": self.missing,
             "notes": list(self.notes),
         }

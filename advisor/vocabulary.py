@@ -25,7 +25,6 @@ ALLOCATORS = ("default", "expandable")
 OFFLOADS = ("optimizer", "parameters", "activations", "layers", "kv")
 ENGINES = ("trainer", "transformers", "trl", "litgpt", "torchtune", "torchtitan", "axolotl", "llama-factory", "unsloth",
            "deepspeed", "megatron", "vllm", "sglang", "llama.cpp", "ollama", "tgi", "tensorrt-llm")  # fmt: skip
-POLICIES = ("documented",)
 OBSERVABLE = ("allocated", "reserved", "device")
 
 
@@ -87,6 +86,6 @@ KEYS: tuple[Key, ...] = (
     Key("min_batch", "count", "1", "A plan never goes below this batch."),
     Key("observed", "sizes", "nothing", "What the job took, to correct the estimate by: any of allocated, reserved, device.", OBSERVABLE),
     Key("observed_with", "settings", "the job as asked", "Keys that were otherwise when it was observed: batch=8,gpu=a100-80."),
-    Key("policy", "choice", "documented", "Order of the remedies.", POLICIES),
+    Key("policy", "text", "documented", "Order of the remedies: documented, practical, or a TOML file of rule ids."),
 )  # fmt: skip
 BY_NAME = {key.name: key for key in KEYS}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DATA = sorted(path.relative_to(ROOT).as_posix() for folder in ("rules", "catalog") for path in (ROOT / folder).iterdir())
+DATA = sorted(path.relative_to(ROOT).as_posix() for folder in ("rules", "catalog") for path in (ROOT / folder).rglob("*.*"))
 
 
 def python(*words: str, **options: object) -> str:
@@ -61,7 +61,7 @@ def test_every_rule_and_catalogue_is_installed(installed: Path) -> None:
     """Byte for byte, and no other data file."""
     for name in DATA:
         assert (installed / "advisor" / name).read_bytes() == (ROOT / name).read_bytes()
-    assert len(DATA) == sum(1 for folder in ("rules", "catalog") for _ in (installed / "advisor" / folder).iterdir())
+    assert len(DATA) == sum(1 for folder in ("rules", "catalog") for _ in (installed / "advisor" / folder).rglob("*.*"))
 
 
 def test_every_module_and_the_mark_of_types_are_installed(installed: Path) -> None:

@@ -47,6 +47,13 @@ def refused(w: Workload) -> list[str]:
     """Why the engine does not take the job as it is. The guide's own formulas know no engines."""
     if w.estimator != "detailed":
         return []
-    known = facts(w, fits=False, past=0)
-    met = (pair.because for pair in pairs() if all(holds(one, known) for one in pair.when))
+    possible = _of_engine(w.engine.name)
+    known = facts(w, fits=False, past=0) if possible else {}
+    met = (pair.because for pair in possible if all(holds(one, known) for one in pair.when))
     return list(dict.fromkeys(met))
+
+
+@cache
+def _of_engine(engine: str) -> list[Pair]:
+    """The pairs that may be about an engine: a search asks for hundreds of jobs of one."""
+    return [pair for pair in pairs() if all(one.fact != "engine" or holds(one, {"engine": engine}) for one in pair.when)]

@@ -25,6 +25,7 @@ def render(plan: Plan, *, explain: bool = False, width: int = 80, colour: bool =
         _table(words.host_title(plan), *words.host(plan), right=range(1, 3)),
         _table(f"Steps ({words.unit(plan).name} on each GPU)", step_headers, step_rows, right=(2, 3, 4)),
         steps.side_effects(plan),
+        _table("Other ways", *steps.routes(plan), right=(2,)),
         _table("Skipped", ["rule", "reason"], [(f"{skip.rule} {skip.name}", skip.reason) for skip in plan.skipped]),
         _list("What is missing", steps.missing(plan)),
         _command(plan),
@@ -74,10 +75,15 @@ def _explanations(plan: Plan) -> list[str]:
     told_steps = []
     for step in plan.steps:
         source = f" Source: {escape(step.cost.speed_source)}" if step.cost.speed_source else ""
-        told = [escape(step.why), f"Cost: {escape(', '.join(steps.costs(step)))}.{source}"]
+        told = [
+            escape(f"Because {'; '.join(step.because)}." if step.because else ""),
+            escape(step.why),
+            f"Cost: {escape(', '.join(steps.costs(step)))}.{source}",
+            escape(f"Sources of the rule: {'; '.join(step.source)}" if step.source else ""),
+        ]
         how = [f"{framework}:\n\n{_code(text)}" for framework, text in step.how.items()]
         title = f"#### {step.rule} {step.name}: {escape(step.title)}"
-        told_steps.append("\n\n".join([title, escape(", ".join(steps.changes(step))), *told, *how]))
+        told_steps.append("\n\n".join(filter(None, [title, escape(", ".join(steps.changes(step))), *told, *how])))
     return [
         _table("Every phase", ["phase", "what happens in it"], words.told_phases(plan)),
         _table("Every part", ["part", "of", "bytes", "formula", "source"], rows, right=(2,)),

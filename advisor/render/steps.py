@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from advisor.render.words import global_batch, unit
-from advisor.results import Plan, Step
+from advisor.results import Cost, Plan, Route, Step
 from advisor.vocabulary import BY_NAME, KEYS
 
 QUALITY = {"small": "costs a little quality", "real": "costs quality"}
@@ -44,16 +44,40 @@ def changes(step: Step) -> list[str]:
 
 def costs(step: Step) -> list[str]:
     """What the step takes: time, quality, hardware."""
-    if not step.needed:
-        return ["not needed after all"]
-    told = [speed(step.cost.speed_low, step.cost.speed_high)]
-    if step.cost.quality != "none":
-        told.append(QUALITY[step.cost.quality])
-    if step.cost.gpus:
-        told.append(f"{step.cost.gpus} more GPU{'s' * (step.cost.gpus > 1)}")
-    if step.cost.host_bytes:
-        told.append(f"{step.cost.host_bytes / 2**30:.1f} GiB of host memory")
+    return _costs(step.cost) if step.needed else ["not needed after all"]
+
+
+def _costs(cost: Cost) -> list[str]:
+    told = [speed(cost.speed_low, cost.speed_high)]
+    if cost.quality != "none":
+        told.append(QUALITY[cost.quality])
+    if cost.gpus:
+        told.append(f"{cost.gpus} more GPU{'s' * (cost.gpus > 1)}")
+    if cost.host_bytes:
+        told.append(f"{cost.host_bytes / 2**30:.1f} GiB of host memory")
     return told
+
+
+def routes(plan: Plan) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of the other ways; each of their steps has a line, and what they cost together."""
+    u = unit(plan)
+    rows = [
+        [
+            route.name,
+            "\n".join(f"{step.rule} {', '.join(changes(step))}" for step in route.steps),
+            u.figure(route.final.estimate.device_bytes),
+            "\n".join([*_costs(route.cost), *_learned(plan, route)]),
+        ]
+        for route in plan.alternatives
+    ]
+    return ["way", "changes", u.name, "cost"], rows
+
+
+def _learned(plan: Plan, route: Route) -> list[str]:
+    if not route.cost.changes_result:
+        return []
+    before, after = global_batch(plan.job), global_batch(route.final.job)
+    return ["changes what is learned", *([f"global batch {before} → {after}"] if before != after else [])]
 
 
 def speed(low: float, high: float) -> str:
@@ -95,6 +119,8 @@ def missing(plan: Plan) -> list[str]:
         lines.append(f"It would fit on {enough} GPUs" + (f": --max-gpus {enough} allows that." if allowed else "."))
     if plan.missing.get("keep"):
         lines.append(f"It would fit if {option(plan.missing['keep'])} might change: take it out of --keep.")
+    if plan.missing.get("limit"):
+        lines.append(f"It would fit without the limit of --{option(plan.missing['limit'])}.")
     return lines
 
 

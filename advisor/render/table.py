@@ -26,6 +26,7 @@ def render(plan: Plan, *, explain: bool = False, width: int = 80, colour: bool =
         _section(f"Memory of {'each' if words.gpus(plan) > 1 else 'the'} GPU", _memory(plan, width, paint), paint),
         _section(words.host_title(plan), _host(plan), paint),
         _section(f"Steps ({words.unit(plan).name} on each GPU)", _steps(plan, width), paint),
+        _section("Other ways", _routes(plan, width), paint),
         _section("Skipped", _skipped(plan, width), paint),
         _section("What is missing", "\n".join(_bullets(steps.missing(plan), width)), paint),
         _section("The settings that fit, as a command", _command(plan, width), paint),
@@ -124,6 +125,11 @@ def _steps(plan: Plan, width: int) -> str:
     return "\n\n  ".join(filter(None, [table, steps.side_effects(plan)]))
 
 
+def _routes(plan: Plan, width: int) -> str:
+    headers, rows = steps.routes(plan)
+    return indent(grid(headers, rows, right=(2,), width=width - 2), "  ") if rows else ""
+
+
 def _skipped(plan: Plan, width: int) -> str:
     rows = [[f"{skip.rule} {skip.name}", skip.reason] for skip in plan.skipped]
     return indent(grid([], rows, width=width - 2), "  ") if rows else ""
@@ -183,9 +189,11 @@ def _explained_steps(plan: Plan, width: int) -> str:
 def _explained_step(step: Step, width: int) -> Iterator[str]:
     yield f"  {step.rule} {step.name}: {step.title}"
     yield from _paragraph(", ".join(steps.changes(step)), width)
+    yield from _paragraph(f"Because {'; '.join(step.because)}." if step.because else "", width)
     yield from _paragraph(step.why, width)
     yield from _paragraph(f"Cost: {', '.join(steps.costs(step))}.", width)
-    yield from _paragraph(f"Source: {step.cost.speed_source}" if step.cost.speed_source else "", width)
+    yield from _paragraph(f"Source of the cost: {step.cost.speed_source}" if step.cost.speed_source else "", width)
+    yield from _paragraph(f"Sources of the rule: {'; '.join(step.source)}" if step.source else "", width)
     for framework, text in step.how.items():
         yield f"      {framework}:"
         yield indent("\n".join(steps.code(text, width - 10)), " " * 10)

@@ -424,12 +424,18 @@ def test_what_is_missing_when_nothing_helps():
     assert found.verdict == "does-not-fit"
     assert found.exit_code == 3
     assert found.final is None
-    assert found.missing == {"bytes": 11 * GIB, "host_bytes": 0, "gpus": 32, "keep": None}
+    assert found.missing == {"bytes": 11 * GIB, "host_bytes": 0, "gpus": 32, "keep": None, "limit": None}
 
 
 def test_no_number_of_gpus_may_do():
     """Activations that never shrink: null."""
-    assert plan(sized([], 50), train="7b").missing == {"bytes": 11 * GIB, "host_bytes": 0, "gpus": None, "keep": None}
+    assert plan(sized([], 50), train="7b").missing == {
+        "bytes": 11 * GIB,
+        "host_bytes": 0,
+        "gpus": None,
+        "keep": None,
+        "limit": None,
+    }
 
 
 def test_the_first_kept_key_that_stands_in_the_way_is_named():
@@ -441,7 +447,7 @@ def test_the_first_kept_key_that_stands_in_the_way_is_named():
 def test_kept_gpus_are_asked_about_below_max_gpus():
     """The user kept one GPU; two would have done."""
     found = plan(sized([({"gpus": 2}, 30)], 50), train="7b", keep="gpus")
-    assert found.missing == {"bytes": 11 * GIB, "host_bytes": 0, "gpus": 2, "keep": "gpus"}
+    assert found.missing == {"bytes": 11 * GIB, "host_bytes": 0, "gpus": 2, "keep": "gpus", "limit": None}
 
 
 def test_the_plan_describes_job_model_and_budget():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.results import Cost, Estimate, Final, Origin, Part, Plan, Skip, Step
+from advisor.results import Cost, Estimate, Final, Origin, Part, Plan, Route, Skip, Step
 
 GIB = 2**30
 JOB = {
@@ -48,7 +48,8 @@ PLANNED_ESTIMATE = estimate(
 STEPS = (
     Step("T1", "gradient-checkpointing", "Turn gradient checkpointing on", {"checkpointing": ("none", "full")},
          int(126.25 * GIB), 100 * GIB, Cost(1.2, 1.33, "a help text"), "Layers are computed twice.",
-         {"trainer": "gradient_checkpointing=True,\n", "torchtune": "enable_activation_checkpointing: True"}),
+         {"trainer": "gradient_checkpointing=True,\n", "torchtune": "enable_activation_checkpointing: True"},
+         because=("checkpointing none is not full",), source=("The guide, §7.1", "arXiv 1604.06174")),
     Step("T2", "accumulate-gradients", "Halve the batch", {"batch": (4, 2), "accumulation": (1, 2)}, 100 * GIB, 98 * GIB,
          Cost(1.0, 1.5), "Half the sequences.", {"trainer": "per_device_train_batch_size=2,"}),
     Step("T4", "sgd", "Train with SGD", {"optimizer": ("adamw", "sgd")}, 98 * GIB, 50 * GIB,
@@ -56,20 +57,26 @@ STEPS = (
     Step("T6", "multi-gpu", "Use more GPUs", {"gpus": (1, 8), "zero": (0, 3), "accumulation": (2, 1)}, 50 * GIB, int(12.25 * GIB),
          Cost(1.1, 2.5, "a paper", "none", 7), "An eighth each.", {"accelerate": "num_processes: 8"}),
 )  # fmt: skip
+ROUTES = (
+    Route("no-quality-loss", (STEPS[0], STEPS[3]._replace(change={"gpus": (1, 8), "zero": (0, 3)})),
+          Final({**JOB, "gpus": 8, "zero": 3, "checkpointing": "full"}, PLANNED_ESTIMATE), Cost(1.32, 3.33, "", "none", 7, 0, True)),
+    Route("same-hardware", (STEPS[1], STEPS[2]), Final({**JOB, "batch": 2, "accumulation": 2, "optimizer": "sgd"}, PLANNED_ESTIMATE),
+          Cost(1.0, 1.5, "", "real", changes_result=True)),
+)  # fmt: skip
 NOTES = ("Tesla V100 SXM2 16GB has no bf16, so fp16-mixed is assumed.", "A second note, " + "long enough to be broken, " * 4)
 
 FITTED = Plan(
     verdict="fits-after-changes", job=JOB, asked=ASKED, gpu=GPU, model=MODEL, total_bytes=16 * GIB, usable_bytes=16 * GIB,
     initial=ASKED_ESTIMATE, steps=STEPS, skipped=(Skip("T3", "zero", "one GPU has nothing to share"),),
     final=Final({**JOB, "gpus": 8, "zero": 3, "checkpointing": "full", "batch": 2, "accumulation": 1}, PLANNED_ESTIMATE),
-    notes=NOTES,
+    alternatives=ROUTES, notes=NOTES,
 )  # fmt: skip
 FITS = Plan(
     verdict="fits", job=JOB, asked=ASKED, gpu=GPU, model=MODEL, total_bytes=16 * GIB, usable_bytes=16 * GIB,
     initial=PLANNED_ESTIMATE, final=Final(JOB, PLANNED_ESTIMATE),
 )  # fmt: skip
-HOPELESS = FITTED._replace(verdict="does-not-fit", final=None, steps=STEPS[:2],
-                   missing={"bytes": 82 * GIB, "gpus": 16, "keep": "precision"})  # fmt: skip
+HOPELESS = FITTED._replace(verdict="does-not-fit", final=None, steps=STEPS[:2], alternatives=(),
+                   missing={"bytes": 82 * GIB, "host_bytes": 0, "gpus": 16, "keep": "precision", "limit": "min_batch"})  # fmt: skip
 GUIDE = FITS._replace(
     job={**JOB, "estimator": "checklist"},
     usable_bytes=16 * 10**9,

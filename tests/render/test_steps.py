@@ -91,3 +91,21 @@ def test_a_step_without_words_says_so() -> None:
     """A plan that leaves a change out of the framework's settings would not be carried out."""
     step = next(step for step in FITTED.steps if step.needed)._replace(how={}, change={"zero": (0, 3)})
     assert steps.instructions(FITTED._replace(steps=(step,)))[0][1] == "# no setting of trainer is known for this: zero 0 → 3"
+
+
+def test_another_way_says_what_it_changes_and_costs_and_where_the_global_batch_goes() -> None:
+    """One line for each step; the global batch only where it is another."""
+    headers, rows = steps.routes(FITTED)
+    assert headers == ["way", "changes", "GiB", "cost"]
+    assert rows[0] == [
+        "no-quality-loss",
+        "T1 checkpointing none → full\nT6 gpus 1 → 8, zero 0 → 3",
+        "12.25",
+        "1.32-3.33× the time\n7 more GPUs\nchanges what is learned\nglobal batch 4 → 32",
+    ]
+    assert rows[1][3] == "up to 50 % slower\ncosts quality\nchanges what is learned"
+
+
+def test_a_limit_in_the_way_is_named_as_the_option_that_sets_it() -> None:
+    """Beside what is missing in bytes."""
+    assert steps.missing(HOPELESS)[-1] == "It would fit without the limit of --min-batch."
