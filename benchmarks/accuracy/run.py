@@ -47,6 +47,10 @@ CAVEATS = (
     "inside the interval, 23 runs wrongly said not to fit): six Megatron-SWIFT rows left out because their lengths are caps, "
     "Qwen-1's units settled (its training table is scored against the nearer of two readings 4.9 % apart), tensor-parallel degree, slots, "
     "adapter targets and double quantization corrected, and verdicts dropped where only a part was measured.",
+    "It was revised a second time, with the residuals of both sides in view: the fitcheck and can-i-finetune loops run without autocast, "
+    "keep their outputs and count as the Trainer's; LitGPT's fine-tunes and three llama.cpp logs have the version that they ran with; "
+    "Megatron-Bridge's Moonlight runs have the moments and gradients in bf16 and the distributed optimizer that their recipe names; "
+    "torchtune's README rows are compiled. One constant was read off fitted-on rows since: what the libraries of 2023 add to a training's context.",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -91,3 +92,26 @@ def test_generation_with_transformers_4_46_stays_within_half_a_percent(accuracy,
     assert len(found) == 64
     assert accuracy.quantile(found, 0.5) < 0.005
     assert accuracy.quantile(found, 0.9) < 0.025
+
+
+def test_the_results_are_those_of_this_version(accuracy, outcome):
+    """RESULTS.md has the lines that the script would write today (python benchmarks/accuracy/run.py --write)."""
+    results = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
+    for line in accuracy.table(accuracy.by_class(outcome.scores), ["class"] * 9).splitlines()[2:]:
+        assert re.sub(r" +", " ", line) in re.sub(r" +", " ", results)
+
+
+def test_the_readme_tells_what_the_results_tell(accuracy):
+    """Its table is that of RESULTS.md, without the bias, and so is the share that the interval holds."""
+    results = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
+    readme = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    told = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.splitlines() if line.startswith("| ")]
+    told = [cells for cells in told if cells[0] in accuracy.CLASSES]
+    assert len(told) == 5
+    for cells in told:
+        found = next(line for line in results.splitlines() if line.startswith(f"| {cells[0]} "))
+        name, figures, median, p90, _, _, held_median, held_p90, _ = [cell.strip() for cell in found.split("|")[1:-1]]
+        assert cells == [name, figures, median, p90, held_median, held_p90]
+    inside = re.search(r"^\| all +\| 138 +\| (\d+)%", results, re.MULTILINE)
+    assert inside
+    assert f"holds {inside[1]} % of the device totals" in readme
