@@ -89,7 +89,7 @@ def speed(low: float, high: float) -> str:
     if low == high:
         return "no slower" if low == 1 else _factor(low)
     if high >= 2 and low != 1:
-        return f"{low:g}-{high:g}× the time"
+        return f"{low:.3g}-{high:.3g}× the time"
     if low < 1 < high:
         return f"{_factor(low)} to {_factor(high)}"
     if low == 1:
