@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Estimate", "Job", "Plan", "RequestError", "advise", "estimate"]
+__all__ = ["Diagnosis", "Estimate", "Job", "Plan", "RequestError", "advise", "diagnose", "estimate", "explain_oom"]
 
 if TYPE_CHECKING:
     from advisor.api import advise, estimate
     from advisor.errors import RequestError
     from advisor.job import Job
     from advisor.results import Estimate, Plan
+    from advisor.triage.diagnosis import Diagnosis, diagnose, explain_oom
 
 _HOME = {
     "advise": "advisor.api",
@@ -25,6 +26,9 @@ _HOME = {
     "RequestError": "advisor.errors",
     "Estimate": "advisor.results",
     "Plan": "advisor.results",
+    "Diagnosis": "advisor.triage.diagnosis",
+    "diagnose": "advisor.triage.diagnosis",
+    "explain_oom": "advisor.triage.diagnosis",
 }
 
 

@@ -1,0 +1,83 @@
+"""What the lines around a message tell: the phase, the program, whether it was training. catalog/clues.toml has the words."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from advisor.data import data_folder
+from advisor.triage.extract import Passage
+from advisor.triage.grammar import Message, compiled
+from advisor.triage.text import Line, joined
+
+NEAR = 60  # lines before the message that its traceback takes
+FOLLOWING = 12  # lines after it: what gave up next, the source line of a notebook
+
+
+@cache
+def words() -> dict[str, Any]:
+    """The clues, read once."""
+    return tomllib.loads((data_folder("catalog") / "clues.toml").read_text(encoding="utf-8"))
+
+
+def phase(message: Message, text: Passage) -> str:
+    """Of the message alone, of the frames next to it, of the last line that said what the program was about, or unknown."""
+    if message.phase:
+        return message.phase
+    near = near_text(text)
+    found = next((clue["phase"] for clue in words()["phase"] if _has(clue, near)), None)
+    return found or _stage(text.before) or message.usual
+
+
+def near_text(text: Passage) -> str:
+    """The traceback and the message, as the patterns take them."""
+    return joined([*_traceback(text.before), *text.after[:FOLLOWING]]).lower()
+
+
+def _traceback(before: Sequence[Line]) -> Sequence[Line]:
+    """The lines from the last `Traceback` on, where there is one near."""
+    near = before[-NEAR:]
+    starts = [place for place, line in enumerate(near) if line.text.startswith("Traceback (most recent")]
+    return near[starts[0] :] if starts else near
+
+
+def _stage(before: Sequence[Line]) -> str | None:
+    for line in reversed(before[-400:]):
+        text = joined([line]).lower()
+        if text:
+            found = next((clue["phase"] for clue in words()["stage"] if _has(clue, text)), None)
+            if found:
+                return None if found == "unknown" else str(found)
+    return None
+
+
+def framework(message: Message, text: str) -> str:
+    """Whose settings the remedies are to name: the program that the lines name, else the message's own."""
+    named = next((clue["name"] for clue in words()["framework"] if _has(clue, text)), None)
+    generic = ("pytorch", "unknown", "transformers", "torchelastic")
+    return str(named) if named and message.framework in generic else message.framework
+
+
+def task(text: str) -> str:
+    """``train``, ``infer`` or ``unknown``."""
+    return next((str(clue["task"]) for clue in words()["task"] if _has(clue, text)), "unknown")
+
+
+def hints(name: str, text: str) -> bool:
+    """Whether the text has the words of one kind: ``unified`` or ``pinned`` memory."""
+    return any(_has(clue, text) for clue in words()[name])
+
+
+def _has(clue: dict[str, Any], text: str) -> bool:
+    return any(compiled(pattern).search(text) for pattern in clue["match"])
+
+
+def telling(phase: str, before: Sequence[Line]) -> Line | None:
+    """The last line before the message that has a word of the phase."""
+    clues = [clue for clue in (*words()["phase"], *words()["stage"]) if clue["phase"] == phase]
+    for line in reversed(before):
+        if any(_has(clue, joined([line]).lower()) for clue in clues):
+            return line
+    return None
