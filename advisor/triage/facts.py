@@ -25,6 +25,7 @@ COMPILED = {"jax", "jax-tpu", "vllm-tpu"}
 LOSS = ("cross_entropy", "log_softmax", "lm_head", "logits", "compute_log_prob", "kl_div", "logprob")
 MEMORY_COLUMN = r"(?:mem(?:ory)?|alloc(?:ated)?|reserved|vram)(?:usage|used|alloc(?:ated)?)?[:=]?{S}"
 STEP = r"(?:step|iter(?:ation)?)[:=]?{N}"
+LONG_SIDE = 2**16
 FEWEST_STEPS, GROWTH = 4, 1.3
 
 
@@ -72,6 +73,7 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
         "host": kind in HOST_KINDS,
         "on_device": on_device,
         "on_cpu": "cpu" in joined(text.after[:2]).lower(),
+        "device_full": "outofdevicememory" in near,
         "says_memory": "outofmemory" in near,
         "pinned": kind == "pinned" or clues.hints("pinned", near),
         "unified": clues.hints("unified", wide),
@@ -79,7 +81,7 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
         "training": phase in ("backward", "optimizer-step") or (phase in ("forward", "unknown") and task == "train"),
         "at_loss": phase == "forward" and any(word in near for word in LOSS),
         "trainer": framework in TRAINERS,
-        "ggml": framework in GGML or kind in ("ggml", "ggml_kv", "metal", "single_buffer"),
+        "ggml": framework in GGML or kind in ("ggml", "ggml_kv", "metal", "single_buffer", "vulkan"),
         "compiled": framework in COMPILED,
         "server_start": kind in ("startup", "startup_changed"),
         "total_tokens": "total_tokens" in values,
@@ -87,11 +89,18 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
         "capped": 0 < values.get("allowed_bytes", 0) < 0.99 * values.get("total_capacity_bytes", 0),
         "tried_mib": min(MOST * MOST, values.get("tried_to_allocate_bytes", 0) // MIB),
         "short_mib": max(0, values.get("requested_budget_bytes", 0) - values.get("free_bytes", 0)) // MIB,
+        "odd_shape": _odd(values),
         "program_known": "xla_total_bytes" in values,
         "program_mib": values.get("xla_total_bytes", 0) // MIB,
         "others_to_own": _percent(values.get("mps_other_bytes", 0), values.get("mps_allocated_bytes", 0)),
     }
     return Situation(message, fatal, values, phase, framework, {**told, **_shares(of, values)})
+
+
+def _odd(values: dict[str, Any]) -> bool:
+    """An array that is wrong more often than large: two sides that are long, or more than a TiB."""
+    long = sum(side >= LONG_SIDE for side in values.get("tensor_shape", ()))
+    return long >= 2 or values.get("tried_to_allocate_bytes", 0) >= 2**40
 
 
 def device(values: dict[str, Any]) -> Device:
