@@ -9,7 +9,7 @@ import click
 
 from advisor.cli.options import JobOption, help_option, job_options, output_options, told_option
 
-COMMANDS = ("rules", "gpus", "models", "observe")
+COMMANDS = ("rules", "gpus", "models", "observe", "oom")
 HELP = """How much GPU memory a job needs, and what to change, step by step, until it fits.
 
 \b

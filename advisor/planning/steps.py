@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.errors import RequestError
@@ -35,6 +35,7 @@ class Tools(NamedTuple):
     resolve: Resolver
     estimate: Estimator
     engine: Engine | None = None  # None: the one of this process
+    first: Sequence[str] = ()  # ids of rules that come before the order of the rulebook
 
 
 def changed(w: Workload, changes: dict[str, Any], resolve: Resolver) -> Workload | str:

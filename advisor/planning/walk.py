@@ -17,8 +17,17 @@ if TYPE_CHECKING:
     from advisor.workload import Workload
 
 
-def walk(w: Workload, estimate: Estimator, resolve: Resolver | None = None, engine: Engine | None = None) -> Plan:
-    """The plan for a job: that it fits, the steps that make it fit, or what is missing."""
+def walk(
+    w: Workload,
+    estimate: Estimator,
+    resolve: Resolver | None = None,
+    engine: Engine | None = None,
+    first: Sequence[str] = (),
+) -> Plan:
+    """The plan for a job: that it fits, the steps that make it fit, or what is missing.
+
+    ``first`` are rules that a diagnosis puts before the others, each as often as it applies.
+    """
     if resolve is None:
         from advisor.workload import resolve as decide
 
@@ -28,7 +37,7 @@ def walk(w: Workload, estimate: Estimator, resolve: Resolver | None = None, engi
     initial = State(w, estimate(w))
     if initial.estimate.fits:
         return _plan(initial, "fits", final=Final(w.to_dict(), initial.estimate))
-    tools = Tools(resolve, estimate, engine)
+    tools = Tools(resolve, estimate, engine, first)
     steps, skipped, last = _walk(initial, tools)
     if not last.estimate.fits:
         from advisor.planning.missing import missing as lacking
@@ -65,9 +74,8 @@ def _walk(initial: State, tools: Tools) -> tuple[list[Step], list[Skip], State]:
 
     book = book_of(initial.workload)
     places = {rule.id: place for place, rule in enumerate(book.rule, start=1)}
-    steps: list[Step] = []
     skipped: list[Skip] = []
-    state = initial
+    steps, state = _begin(initial, tools)
 
     def apply(fired: str, situation: Facts) -> Facts | None:
         nonlocal state
@@ -96,6 +104,27 @@ def _situation(state: State, past: int) -> Facts:
 
     w, estimate = state
     return facts(w, estimate.fits, past, host_bytes=host_bytes(estimate))
+
+
+def _begin(initial: State, tools: Tools) -> tuple[list[Step], State]:
+    """The steps of the rules that come first."""
+    if not tools.first:
+        return [], initial
+    from advisor.planning.engine import holds
+
+    rules = {rule.id: rule for rule in book_of(initial.workload).rule}
+    steps: list[Step] = []
+    state = initial
+    for rule in (rules[id] for id in tools.first if id in rules):
+        while not state.estimate.fits:
+            situation = _situation(state, past=0)
+            applies = all(holds(clause.condition, situation) for clause in (*rule.scope, *rule.when))
+            outcome = _fire(rule, state, tools) if applies else None
+            if outcome is None or isinstance(outcome, Skip):
+                break
+            step, state = outcome
+            steps.append(step)
+    return steps, state
 
 
 @cache
