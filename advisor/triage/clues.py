@@ -26,9 +26,13 @@ def phase(message: Message, text: Passage) -> str:
     """Of the message alone, of the frames next to it, of the last line that said what the program was about, or unknown."""
     if message.phase:
         return message.phase
-    near = near_text(text)
-    found = next((clue["phase"] for clue in words()["phase"] if _has(clue, near)), None)
-    return found or _stage(text.before) or message.usual
+    # llama.cpp says after the message who asked, and before it what it made of other kinds.
+    places = [joined(text.after[:FOLLOWING]).lower()] if message.framework == "llama.cpp" else []
+    for near in (*places, near_text(text)):
+        found = next((clue["phase"] for clue in words()["phase"] if _has(clue, near)), None)
+        if found:
+            return str(found)
+    return _stage(text.before) or message.usual
 
 
 def near_text(text: Passage) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -10,7 +11,7 @@ from advisor.triage import grammar
 from advisor.triage.grammar import Message
 from advisor.triage.text import LONGEST_LINE, decoded, joined, lines, squeezed
 
-BLOCK = 2**18  # bytes that are searched at once
+BLOCK = 2**17  # bytes that are searched at once
 BEFORE, AFTER = 3 * 2**14, 2**14  # bytes of context: a traceback, XLA's table of buffers
 HEAD = 2**16  # bytes of the beginning, where programs print their settings
 MOST_SPOTS = 4  # of one kind of message: the first one counts
@@ -70,6 +71,20 @@ def _wide(start: bytes) -> str | None:
     return "utf-16-be" if len(sample) > 3 and sample[::2].count(0) > 0.8 * len(sample) / 2 else None
 
 
+class _Gate(NamedTuple):
+    """A word, the keys that hold it as one pattern that begins with it, and the keys that stand on its line beside it."""
+
+    word: bytes
+    inside: re.Pattern[bytes]
+    beside: list[bytes]
+
+    @classmethod
+    def of(cls, word: bytes, keys: tuple[bytes, ...]) -> _Gate:
+        around = (key.partition(word) for key in keys if word in key)
+        tails = (b"(?<=%b)%b" % (re.escape(before + word), re.escape(after)) for before, _, after in around)
+        return cls(word, re.compile(re.escape(word) + b"(?:%b)" % b"|".join(tails)), [key for key in keys if word not in key])
+
+
 class _Scan:
     """What has been read: the block at hand with its context, and what was found so far."""
 
@@ -78,9 +93,9 @@ class _Scan:
         announced = known.keys
         gated = {key for keys in known.gates.values() for key in keys}
         self.messages = known.messages
-        # A gate that is a key itself need not be looked for twice.
-        self.gates = [(gate, [(key, announced[key]) for key in keys if key in announced]) for gate, keys in known.gates.items()]
-        self.alone = [(key, messages) for key, messages in announced.items() if key not in gated]
+        self.gates = [_Gate.of(gate, keys) for gate, keys in known.gates.items()]
+        self.alone = [key for key in announced if key not in gated]
+        self.announced = announced
         self.templates: dict[bytes, Message | None] = {}
         self.spots: list[Spot] = []
         self.kept: dict[int, int] = {}
@@ -109,18 +124,24 @@ class _Scan:
     def _search(self, until: int) -> None:
         """Note the lines between ``from_`` and ``until`` that have a key, and what they say."""
         held, start = self.held, self.from_
-        found: dict[int, set[int]] = {}  # by the first byte of a line
-        ends: dict[int, int] = {}
-        present = [pair for gate, keys in self.gates if held.find(gate, start, until) >= 0 for pair in keys]
-        for key, messages in present + self.alone:
-            place = held.find(key, start, until)
+        ends: dict[int, int] = {}  # of the lines with a key, by their first byte
+        beside = list(self.alone)
+        for gate in self.gates:
+            if held.find(gate.word, start, until) >= 0:
+                beside += gate.beside
+                last = start
+                for key in gate.inside.finditer(held, start, until):
+                    if key.start() >= last:
+                        first, last = self._line(key.start(), until)
+                        ends[first] = max(last, ends.get(first, 0))
+        for word in beside:
+            place = held.find(word, start, until)
             while place >= 0:
                 first, last = self._line(place, until)
-                found.setdefault(first, set()).update(messages)
                 ends[first] = max(last, ends.get(first, 0))
-                place = held.find(key, max(last, place + 1), until)
-        for first in sorted(found):
-            message = self._meant(held[first : ends[first]], found[first])
+                place = held.find(word, max(last, place + 1), until)
+        for first in sorted(ends):
+            message = self._meant(held[first : ends[first]])
             if message is not None:
                 self._note(message, first)
 
@@ -131,13 +152,14 @@ class _Scan:
         ends = [end for end in (self.held.find(b"\n", place, high), self.held.find(b"\r", place, high)) if end >= 0]
         return first, min(ends, default=high)
 
-    def _meant(self, line: bytes, messages: set[int]) -> Message | None:
+    def _meant(self, line: bytes) -> Message | None:
         """The first message of the grammar that the line has. Lines that differ in numbers alone say the same."""
         template = line if any(number in line for number in TELLING) else line.translate(None, DIGITS)
         if template in self.templates:
             return self.templates[template]
         text = squeezed_lines(line)
-        meant = next((self.messages[one] for one in sorted(messages) if self.messages[one].is_in(text)), None)
+        named = {message for key, messages in self.announced.items() if key in line for message in messages}
+        meant = next((self.messages[one] for one in sorted(named) if self.messages[one].is_in(text)), None)
         if len(self.templates) < MOST_TEMPLATES:
             self.templates[template] = meant
         return meant
