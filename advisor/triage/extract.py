@@ -48,7 +48,7 @@ def fields(spot: Spot, text: Passage) -> dict[str, Any]:
         if value is not None:
             found[name] = value
     _derive(found)
-    if others := _processes(scopes[-1]):
+    if others := _processes(scopes[1]) or _processes(scopes[2]):
         found["processes"] = others
     if spot.message.signal:
         found["signal"] = spot.message.signal

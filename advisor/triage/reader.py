@@ -180,10 +180,12 @@ def squeezed_lines(raw: bytes) -> str:
 
 def _unwrapped(raw: bytes) -> list[Spot]:
     """The first message of a text whose lines were broken inside of words: one text without line ends."""
-    text = "".join(line.text for line in lines(decoded(raw)))
-    whole = squeezed(text)
+    known = grammar.load().messages
+    warnings = [message for message in known if message.tier == 0]
+    broken = (squeezed(line.text) for line in lines(decoded(raw)))
+    whole = "".join(text for text in broken if not any(one.is_in(text.lower()) for one in warnings))
     low = whole.lower()
-    for message in sorted(grammar.load().messages, key=lambda message: -message.tier):
+    for message in sorted(known, key=lambda message: -message.tier):
         found = message.tier >= 2 and next(filter(None, (grammar.compiled(one).search(low) for one in message.match)), None)
         if found:
             first = max(0, found.start() - 200)
