@@ -65,7 +65,10 @@ def amount(size: int) -> str:
 def figures(found: Diagnosis) -> list[tuple[str, str]]:
     """The values of the message in words."""
     rows = [
-        (LABELS.get(name, name.removesuffix("_bytes").replace("_", " ")), amount(value) if name.endswith("_bytes") else _plain(value))
+        (
+            LABELS.get(name, name.removesuffix("_bytes").replace("_", " ")),
+            amount(value) if name.endswith("_bytes") else _plain(value),
+        )
         for name, value in found.fields.items()
         if name != "other_processes"
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from typing import Any, NamedTuple
 
 from advisor.triage.grammar import Pattern, compiled
@@ -78,10 +79,8 @@ def _value(pattern: Pattern, scopes: list[str]) -> Any:
         found = pattern.regex.search(scope.lower())
         if found:
             return _read(pattern.kind, found, scope)
-    last = None
-    for last in pattern.regex.finditer(before.lower()):
-        pass
-    return _read(pattern.kind, last, before) if last else None
+    earlier = deque(pattern.regex.finditer(before.lower()), maxlen=1)  # the last one before the message
+    return _read(pattern.kind, earlier[0], before) if earlier else None
 
 
 def _read(kind: str, found: re.Match[str], scope: str) -> Any:

@@ -100,7 +100,7 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
 def _odd(values: dict[str, Any]) -> bool:
     """An array that is wrong more often than large: two sides that are long, or more than a TiB."""
     long = sum(side >= LONG_SIDE for side in values.get("tensor_shape", ()))
-    return long >= 2 or values.get("tried_to_allocate_bytes", 0) >= 2**40
+    return long >= 2 or int(values.get("tried_to_allocate_bytes", 0)) >= 2**40
 
 
 def device(values: dict[str, Any]) -> Device:
@@ -174,5 +174,9 @@ def growth(text: Passage) -> tuple[bool, int | None]:
             seen.append(size(found[1].strip(), found[2]))
         if (counted := steps.search(low)) is not None:
             last = int(counted[1])
-    rises = len(seen) >= FEWEST_STEPS and all(one <= next_ for one, next_ in pairwise(seen)) and seen[-1] >= GROWTH * max(1, seen[0])
+    rises = (
+        len(seen) >= FEWEST_STEPS
+        and all(one <= next_ for one, next_ in pairwise(seen))
+        and seen[-1] >= GROWTH * max(1, seen[0])
+    )
     return rises, last if rises else None

@@ -135,5 +135,3 @@ def _message(place: int, written: dict[str, Any], groups: dict[str, Fields]) -> 
         tuple(written.get("unless", ())),
         written.get("signal"),
     )
-
-

@@ -110,27 +110,32 @@ def _free(found: Diagnosis) -> int | None:
 
 
 def _planned(found: Diagnosis, job: dict[str, Any], given: dict[str, Any]) -> tuple[Plan | None, list[str]]:
-    from advisor.job import Job  # isort: split
+    w = _accepted(job, [key for key in SOFT if key in job and key not in given])
     from advisor.calibration import estimator, resolver
     from advisor.planning.walk import walk
-    from advisor.workload import resolve
 
-    soft = [key for key in SOFT if key in job and key not in given]
-    while True:
-        try:
-            w = resolve(Job(**job))
-            break
-        except RequestError:
-            if not soft:
-                raise
-            job = {key: value for key, value in job.items() if key != soft[0]}
-            soft = soft[1:]
     w, notes = _observed(found, w)
     first = tuple(dict.fromkeys(RULES[one.action] for one in found.remedies if one.action in RULES))
     plan = walk(w, estimator(w), resolver(w), first=first)
     if plan.verdict == "fits":
         notes.append("By the estimate the job fits this card: mend the cause that is named above, not its settings.")
     return plan, notes
+
+
+def _accepted(job: dict[str, Any], soft: list[str]) -> Any:
+    """The job decided, without what the log tells as far as it is not accepted."""
+    from advisor.job import Job  # isort: split
+    from advisor.estimator import estimate_workload
+    from advisor.workload import resolve
+
+    try:
+        w = resolve(Job(**job))
+        estimate_workload(w)
+    except RequestError:
+        if not soft:
+            raise
+        return _accepted({key: value for key, value in job.items() if key != soft[0]}, soft[1:])
+    return w
 
 
 def _observed(found: Diagnosis, w: Any) -> tuple[Any, list[str]]:

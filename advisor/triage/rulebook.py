@@ -77,5 +77,8 @@ def _book(table: str) -> Book:
 def conditions(rule: Mapping[str, Any]) -> list[Condition]:
     """A rule's clauses: ``{ fact = "phase", is = "load" }``."""
     return [
-        Condition(clause["fact"], operator, value) for clause in rule["when"] for operator, value in clause.items() if operator != "fact"
+        Condition(clause["fact"], operator, value)
+        for clause in rule["when"]
+        for operator, value in clause.items()
+        if operator != "fact"
     ]

@@ -11,7 +11,7 @@ from advisor.triage.reader import Log
 from advisor.triage.text import decoded
 
 VALUE = r"""["']?\s{0,2}[=:\s]\s{0,2}["']?"""
-NAME = r"([\w.-]{1,96}(?:/[\w.-]{1,96}){0,8})"
+NAME = r"([/~]{0,2}[\w.-]{1,96}(?:/[\w.-]{1,96}){0,8})"
 # The key of a job, and where a program's settings name it.
 SETTINGS = {
     "model": (rf"\b(?:model_name_or_path|base_model|model_name|model_path|model-path|pretrained_model_name_or_path){VALUE}{NAME}",

@@ -103,7 +103,9 @@ def generated(megabytes: int) -> bytes:
     while size < 2**20:
         n = dice.randrange(8)
         time = f"2026-11-24 {dice.randrange(24):02}:{dice.randrange(60):02}:{dice.randrange(60):02},{dice.randrange(1000):03}"
-        line = dice.choice(HARMLESS).format(time=time, n=n, step=dice.randrange(10**5), x=dice.random(), y=dice.random(), z=dice.random())
+        line = dice.choice(HARMLESS).format(
+            time=time, n=n, step=dice.randrange(10**5), x=dice.random(), y=dice.random(), z=dice.random()
+        )
         lines.append(line)
         size += len(line)
     return "".join(lines).encode() * megabytes + FAILURE.encode()
@@ -125,7 +127,9 @@ def main() -> None:
     parser.add_argument("logs", nargs="?", type=Path)
     parser.add_argument("-v", "--verbose", action="store_true", help="every miss")
     parser.add_argument("--half", type=int, choices=(0, 1), help="of the labels, by the hash of the id")
-    parser.add_argument("--speed", nargs="?", type=int, const=200, metavar="MEGABYTES", help="read a generated log of that size")
+    parser.add_argument(
+        "--speed", nargs="?", type=int, const=200, metavar="MEGABYTES", help="read a generated log of that size"
+    )
     given = parser.parse_args()
     if given.labels:
         score(given.labels, given.logs or given.labels.parent / "oom-logs", given.half, given.verbose)

@@ -5,6 +5,8 @@ No log of anybody's: the wording is the programs' (each with where it is printed
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 GIB, MIB = 2**30, 2**20
@@ -16,7 +18,7 @@ class Sample(NamedTuple):
     name: str
     family: str
     text: str
-    fields: dict[str, Any] = {}
+    fields: Mapping[str, Any] = MappingProxyType({})
     cause: str | None = None
     phase: str | None = None
 

@@ -64,7 +64,16 @@ def test_in_a_container_this_process_is_the_one_that_fits() -> None:
 def test_refused_though_free() -> None:
     """Ten times what was asked for is free: the card is not full, unless others just left it."""
     assert cause(tried="10.00 MiB", alloc="1.00 GiB", free="9.00 GiB", gap="0 bytes") == "misreport"
-    assert cause(tried="10.00 MiB", alloc="1.00 GiB", free="3.00 GiB", gap="0 bytes", processes="Process 7 has 7.00 GiB memory in use. Including non-PyTorch memory, this process has 1.40 GiB memory in use. ") == "other-process"
+    assert (
+        cause(
+            tried="10.00 MiB",
+            alloc="1.00 GiB",
+            free="3.00 GiB",
+            gap="0 bytes",
+            processes="Process 7 has 7.00 GiB memory in use. Including non-PyTorch memory, this process has 1.40 GiB memory in use. ",
+        )
+        == "other-process"
+    )
     assert cause(tried="300.00 MiB", free="310.00 MiB", gap="0 bytes") == "capacity"  # rounded to whole segments
 
 
@@ -111,11 +120,11 @@ def test_the_pinned_words() -> None:
 @pytest.mark.parametrize("table", ["cause", "treatment", "capacity"])
 def test_rules_are_written_in_known_words(table: str) -> None:
     """Facts, operators, causes and remedies, each of its kind; like is compared with like."""
+    import io
+
     from advisor.triage import facts
     from advisor.triage.extract import passage
     from advisor.triage.reader import read
-
-    import io
 
     spot = read(io.BytesIO(SAMPLES[0].text.encode())).spots[0]
     known = {**facts.situation(spot.message, True, {}, passage(spot)).facts, "cause": ""}
@@ -138,7 +147,7 @@ def test_every_remedy_is_used_and_says_how() -> None:
     used = {action for table in ("treatment", "capacity") for rule in RULES[table] for action in rule["do"]}
     assert used == set(rulebook.actions())
     for action in rulebook.actions().values():
-        assert action.title and action.why and action.how["any"], action.name
+        assert all((action.title, action.why, action.how["any"])), action.name
 
 
 def test_kinds_and_families_that_rules_name_exist() -> None:
@@ -186,7 +195,7 @@ AMOUNT = st.floats(0, 200).map(lambda amount: f"{amount:.2f} GiB")
 @settings(max_examples=150, deadline=None)
 @given(
     form=st.sampled_from([BEFORE_1_4, TO_2_0, FROM_2_2]),
-    figures=st.fixed_dictionaries({name: AMOUNT for name in ("tried", "total", "alloc", "free", "gap", "held")}),
+    figures=st.fixed_dictionaries(dict.fromkeys(("tried", "total", "alloc", "free", "gap", "held"), AMOUNT)),
 )
 def test_whatever_the_figures_there_is_one_cause_and_something_to_do(form: str, figures: dict[str, str]) -> None:
     """Also where they contradict each other; and JSON takes it all."""

@@ -84,9 +84,9 @@ def test_no_pattern_repeats_a_repetition(pattern: str) -> None:
                 endless = most is parser.MAXREPEAT
                 if (endless and inside) or unlimited(body, inside or endless):
                     return True
-            elif name == "SUBPATTERN" and unlimited(argument[-1], inside):
-                return True
-            elif name == "BRANCH" and any(unlimited(branch, inside) for branch in argument[1]):
+            elif (name == "SUBPATTERN" and unlimited(argument[-1], inside)) or (
+                name == "BRANCH" and any(unlimited(branch, inside) for branch in argument[1])
+            ):
                 return True
         return False
 
@@ -106,4 +106,7 @@ def test_the_order_of_the_grammar_is_from_special_to_general() -> None:
     """What would match anything that runs out of memory stands last."""
     families = [message.family for message in grammar.load().messages]
     assert families[-1] == "out-of-memory"
-    assert all(families.index(a) < families.index(b) for a, b in pairwise(["vllm-sampler-warmup", "pytorch-cuda", "pytorch-out-of-memory"]))
+    assert all(
+        families.index(a) < families.index(b)
+        for a, b in pairwise(["vllm-sampler-warmup", "pytorch-cuda", "pytorch-out-of-memory"])
+    )

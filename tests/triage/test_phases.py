@@ -101,16 +101,27 @@ def test_a_later_stage_replaces_an_earlier_one() -> None:
 def test_llama_cpp_says_afterwards_who_asked() -> None:
     """And before the failure what it made of other kinds."""
     before = "llama_kv_cache_init: CUDA0 KV buffer size = 512.00 MiB\n"
-    failure = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 900.00 MiB on device 0: cudaMalloc failed: out of memory\n"
+    failure = (
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 900.00 MiB on device 0: cudaMalloc failed: out of memory\n"
+    )
     assert diagnose(before + failure + "alloc_tensor_range: failed to allocate CUDA0 buffer of size 943718400").phase == "load"
 
 
 @pytest.mark.parametrize(
     ("trace", "first"),
     [
-        (frames("transformers/trainer.py:training_step:self.compute_loss()", "modeling_x.py:forward:h = self.mlp(h)"), "grad_checkpointing"),
-        (frames("transformers/trainer.py:compute_loss:loss_fn()", "torch/nn/functional.py:cross_entropy:logits.float()"), "fused_or_chunked_ce"),
-        (frames("train.py:main:optimizer.step()", "torch/optim/adamw.py:_single_tensor_adamw:exp_avg.mul_(b)"), "light_optimizer"),
+        (
+            frames("transformers/trainer.py:training_step:self.compute_loss()", "modeling_x.py:forward:h = self.mlp(h)"),
+            "grad_checkpointing",
+        ),
+        (
+            frames("transformers/trainer.py:compute_loss:loss_fn()", "torch/nn/functional.py:cross_entropy:logits.float()"),
+            "fused_or_chunked_ce",
+        ),
+        (
+            frames("train.py:main:optimizer.step()", "torch/optim/adamw.py:_single_tensor_adamw:exp_avg.mul_(b)"),
+            "light_optimizer",
+        ),
         (frames("chat.py:main:model.generate(x)"), "reduce_batch"),
         (frames("chat.py:main:AutoModel.from_pretrained(x)"), "quantize_weights"),
         (frames("torch/distributed/fsdp/_state_dict_utils.py:_full_pre_state_dict_hook:x"), "offload_state_dict_cpu"),

@@ -126,7 +126,30 @@ FRAGMENTS = [key for message in __import__("advisor.triage.grammar", fromlist=["
 NOISE = st.one_of(
     st.sampled_from(FRAGMENTS),
     st.sampled_from([line for sample in SAMPLES for line in sample.text.split("\n")]),
-    st.sampled_from(["\n", "\r", " ", "\x1b[31m", "\x1b]", "\x1b[", "GiB", "0", "9" * 40, ",", ".", "1.2.3.4", "(", "|", "{", "\\n", "\x00", "內存", "\ud800", "-"]),
+    st.sampled_from(
+        [
+            "\n",
+            "\r",
+            " ",
+            "\x1b[31m",
+            "\x1b]",
+            "\x1b[",
+            "GiB",
+            "0",
+            "9" * 40,
+            ",",
+            ".",
+            "1.2.3.4",
+            "(",
+            "|",
+            "{",
+            "\\n",
+            "\x00",
+            "內存",
+            "\ud800",
+            "-",
+        ]
+    ),
     st.text(max_size=20),
 )
 
