@@ -89,6 +89,7 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
         "capped": 0 < values.get("allowed_bytes", 0) < 0.99 * values.get("total_capacity_bytes", 0),
         "tried_mib": min(MOST * MOST, values.get("tried_to_allocate_bytes", 0) // MIB),
         "short_mib": max(0, values.get("requested_budget_bytes", 0) - values.get("free_bytes", 0)) // MIB,
+        "weights_fit": 0 < values.get("model_weight_bytes", 0) < values.get("free_bytes", 0),
         "odd_shape": _odd(values),
         "program_known": "xla_total_bytes" in values,
         "program_mib": values.get("xla_total_bytes", 0) // MIB,
@@ -108,7 +109,9 @@ def device(values: dict[str, Any]) -> Device:
     total = values.get("total_capacity_bytes", 0)
     if 0 < values.get("allowed_bytes", 0) < total:
         total = values["allowed_bytes"]
-    allocated, free = values.get("allocated_bytes", 0), values.get("free_bytes", 0)
+    # A message that was cut off may have what the process holds, and no more of what is in it.
+    allocated = values.get("allocated_bytes", values.get("process_in_use_bytes", 0))
+    free = values.get("free_bytes", 0)
     gap = values.get("reserved_unallocated_bytes")
     if gap is None and "reserved_bytes" in values:
         gap = max(0, values["reserved_bytes"] - allocated)
@@ -139,8 +142,8 @@ def _shares(of: Device, values: dict[str, Any]) -> dict[str, Value]:
     """Shares of the card, and of what was asked for, in percent."""
     crowded = _percent(of.outside, of.total) >= IDLE_SHARE and of.outside >= of.tried and of.outside >= of.gap
     return {
-        "measured": bool(of.total and of.tried and "allocated_bytes" in values),
-        "nothing_yet": of.allocated == 0,
+        "measured": bool(of.total and of.tried and ("allocated_bytes" in values or of.allocated)),
+        "nothing_yet": values.get("allocated_bytes") == 0,
         "tried_share": _percent(of.tried, of.total),
         "allocated_share": _percent(of.allocated, of.total),
         "wanted_share": _percent(of.allocated + of.tried, of.total),
