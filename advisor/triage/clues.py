@@ -13,6 +13,7 @@ from advisor.triage.grammar import Message, compiled
 from advisor.triage.text import Line, joined
 
 NEAR = 60  # lines before the message that its traceback takes
+COMPUTING = ("forward", "backward", "generate", "profile")
 FOLLOWING = 12  # lines after it: what gave up next, the source line of a notebook
 
 
@@ -31,8 +32,14 @@ def phase(message: Message, text: Passage) -> str:
     for near in (*places, near_text(text)):
         found = next((clue["phase"] for clue in words()["phase"] if _has(clue, near)), None)
         if found:
-            return str(found)
-    return _stage(text.before) or message.usual
+            return message.usual if _from_outside(message, found) else str(found)
+    stage = _stage(text.before)
+    return message.usual if stage is None or _from_outside(message, stage) else stage
+
+
+def _from_outside(message: Message, phase: str) -> bool:
+    """Whether the process was ended by somebody else while it computed: that tells nothing of the host's memory."""
+    return (message.signal is not None or message.kind == "ray") and phase in COMPUTING
 
 
 def near_text(text: Passage) -> str:

@@ -11,6 +11,7 @@ from advisor.triage.grammar import Pattern, compiled
 from advisor.triage.reader import Spot
 from advisor.triage.text import Line, decoded, joined, lines, number, size
 
+OVERSEERS = ("(raylet)", "(autoscaler)")  # they speak of others
 MOST_AFTER = 60  # lines that may belong to one message
 GIB = 2**30
 OTHER_PROCESS = re.compile(r"process(\d{1,12}+)has(?<![\d.,])(\d{1,9}+(?:\.\d{1,9}+)?)([gmkt]ib|bytes)memoryinuse")
@@ -32,7 +33,7 @@ class Passage(NamedTuple):
 def passage(spot: Spot) -> Passage:
     """The lines of the message's own process, where prefixes tell processes apart."""
     after = lines(decoded(spot.after))
-    who = after[0].who if after else ""
+    who = after[0].who if after and after[0].who not in OVERSEERS else ""
     return Passage(tuple(_of(who, after)[:MOST_AFTER]), tuple(_of(who, lines(decoded(spot.before)))))
 
 

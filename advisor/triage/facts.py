@@ -57,6 +57,8 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
     wide = joined([*text.before[-200:], *text.after]).lower()
     phase = clues.phase(message, text)
     framework = clues.framework(message, wide)
+    if values.get("allowed_bytes", 0) >= BOGUS:  # cudaMallocAsync prints 2^64 where there is no limit
+        del values["allowed_bytes"]
     grows, step = growth(text)
     if step is not None:
         values.setdefault("step", step)
@@ -73,6 +75,7 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
         "host": kind in HOST_KINDS,
         "on_device": on_device,
         "on_cpu": "cpu" in joined(text.after[:2]).lower(),
+        "gathers": "nested_concat" in near or "gather" in near,
         "device_full": "outofdevicememory" in near,
         "says_memory": "outofmemory" in near,
         "pinned": kind == "pinned" or clues.hints("pinned", near),
@@ -85,7 +88,7 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
         "compiled": framework in COMPILED,
         "server_start": kind in ("startup", "startup_changed"),
         "total_tokens": "total_tokens" in values,
-        "bogus": kind == "bogus" or any(isinstance(value, int) and value >= BOGUS for value in values.values()),
+        "bogus": kind == "bogus" or values.get("tried_to_allocate_bytes", 0) >= BOGUS,
         "capped": 0 < values.get("allowed_bytes", 0) < 0.99 * values.get("total_capacity_bytes", 0),
         "tried_mib": min(MOST * MOST, values.get("tried_to_allocate_bytes", 0) // MIB),
         "short_mib": max(0, values.get("requested_budget_bytes", 0) - values.get("free_bytes", 0)) // MIB,
