@@ -28,13 +28,19 @@ def phase(message: Message, text: Passage) -> str:
     if message.phase:
         return message.phase
     # llama.cpp says after the message who asked, and before it what it made of other kinds.
-    places = [joined(text.after[:FOLLOWING]).lower()] if message.framework == "llama.cpp" else []
-    for near in (*places, near_text(text)):
-        found = next((clue["phase"] for clue in words()["phase"] if _has(clue, near)), None)
-        if found:
-            return message.usual if _from_outside(message, found) else str(found)
+    ggml = message.framework == "llama.cpp"
+    found = _first(joined(text.after[:FOLLOWING]).lower()) if ggml else None
+    found = found or _first(near_text(text), only="generate" if ggml else None)
+    if found or ggml:
+        return message.usual if found is None or _from_outside(message, found) else found
     stage = _stage(text.before)
     return message.usual if stage is None or _from_outside(message, stage) else stage
+
+
+def _first(text: str, only: str | None = None) -> str | None:
+    """The phase of the first clue that the text has."""
+    clues = (clue for clue in words()["phase"] if only in (None, clue["phase"]))
+    return next((str(clue["phase"]) for clue in clues if _has(clue, text)), None)
 
 
 def _from_outside(message: Message, phase: str) -> bool:
@@ -67,7 +73,7 @@ def _stage(before: Sequence[Line]) -> str | None:
 def framework(message: Message, text: str) -> str:
     """Whose settings the remedies are to name: the program that the lines name, else the message's own."""
     named = next((clue["name"] for clue in words()["framework"] if _has(clue, text)), None)
-    generic = ("pytorch", "unknown", "transformers", "torchelastic")
+    generic = ("pytorch", "unknown", "transformers", "torchelastic", "jax")
     return str(named) if named and message.framework in generic else message.framework
 
 

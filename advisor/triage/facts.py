@@ -21,6 +21,7 @@ HOST_KINDS = {"host", "host_model", "ray", "array", "pinned"}
 NO_DEVICE_KINDS = HOST_KINDS | {"benign", "smem", "shm", "bogus", "kv", "kv_none", "pool", "slots"}
 GGML = {"llama.cpp", "ollama"}
 TRAINERS = {"trainer", "trl", "axolotl", "llama-factory", "unsloth", "transformers"}
+SERVERS = {"vllm", "sglang", "tgi", "tensorrt-llm", "lmdeploy", "llama.cpp", "ollama"}
 COMPILED = {"jax", "jax-tpu", "vllm-tpu"}
 LOSS = ("cross_entropy", "log_softmax", "lm_head", "logits", "compute_log_prob", "kl_div", "logprob")
 MEMORY_COLUMN = r"(?:mem(?:ory)?|alloc(?:ated)?|reserved|vram)(?:usage|used|alloc(?:ated)?)?[:=]?{S}"
@@ -57,6 +58,8 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
     wide = joined([*text.before[-200:], *text.after]).lower()
     phase = clues.phase(message, text)
     framework = clues.framework(message, wide)
+    if phase == "forward" and framework in SERVERS:
+        phase = "generate"
     if values.get("allowed_bytes", 0) >= BOGUS:  # cudaMallocAsync prints 2^64 where there is no limit
         del values["allowed_bytes"]
     grows, step = growth(text)
@@ -147,7 +150,7 @@ def _shares(of: Device, values: dict[str, Any]) -> dict[str, Value]:
     return {
         "measured": bool(of.total and of.tried and ("allocated_bytes" in values or of.allocated)),
         "nothing_yet": values.get("allocated_bytes") == 0,
-        "tried_share": _percent(of.tried, of.total),
+        "tried_share": _percent(of.tried, of.total) if of.total else 0,
         "allocated_share": _percent(of.allocated, of.total),
         "wanted_share": _percent(of.allocated + of.tried, of.total),
         "free_times": _percent(of.free, of.tried) if of.tried else 0,
