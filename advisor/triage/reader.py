@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import BinaryIO, NamedTuple
 
 from advisor.triage import grammar
@@ -16,6 +17,7 @@ BEFORE, AFTER = 3 * 2**14, 2**14  # bytes of context: a traceback, XLA's table o
 HEAD = 2**16  # bytes of the beginning, where programs print their settings
 MOST_SPOTS = 4  # of one kind of message: the first one counts
 MOST_TEMPLATES = 2**13
+GUARD = 4  # signs before a word that are looked at first
 DIGITS = b"0123456789"
 TELLING = (b"137", b"-9", b"al 9")  # numbers that make another message of a line
 
@@ -80,9 +82,27 @@ class _Gate(NamedTuple):
 
     @classmethod
     def of(cls, word: bytes, keys: tuple[bytes, ...]) -> _Gate:
-        around = (key.partition(word) for key in keys if word in key)
-        tails = (b"(?<=%b)%b" % (re.escape(before + word), re.escape(after)) for before, _, after in around)
-        return cls(word, re.compile(re.escape(word) + b"(?:%b)" % b"|".join(tails)), [key for key in keys if word not in key])
+        around = [(before, after) for before, found, after in (key.partition(word) for key in keys) if found]
+        ahead = [each for each in around if len(each[0]) >= GUARD]
+        behind = [each for each in around if len(each[0]) < GUARD]
+        tails = [
+            b"(?<=%b%b)(?:%b)" % (_classes(before[-GUARD:] for before, _ in ahead), re.escape(word), _alternatives(word, ahead)),
+            b"(?=%b)(?:%b)" % (_classes(after[:1] for _, after in behind), _alternatives(word, behind)),
+        ]  # fmt: skip
+        made = b"|".join(tail for tail, some in zip(tails, (ahead, behind), strict=True) if some)
+        return cls(word, re.compile(re.escape(word) + b"(?:%b)" % made), [key for key in keys if word not in key])
+
+
+def _alternatives(word: bytes, around: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """What may stand around a word, seen from its end."""
+    return b"|".join(b"(?<=%b)%b" % (re.escape(before + word), re.escape(after)) for before, after in around)
+
+
+def _classes(texts: Iterable[bytes]) -> bytes:
+    """A class of signs for each place: a quick no for nearly every place where the word stands."""
+    places = zip_longest(*(map(bytes, zip(text)) for text in texts), fillvalue=b"")
+    classes = (b"".join(re.escape(sign) for sign in sorted(set(signs)) if sign) for signs in places)
+    return b"".join(b"[%b]" % signs for signs in classes)
 
 
 class _Scan:
