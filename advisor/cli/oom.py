@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO
+import zlib
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
@@ -15,7 +16,9 @@ from advisor.errors import RequestError
 if TYPE_CHECKING:
     from advisor.triage.diagnosis import Diagnosis
 
+GZIP = b"\x1f\x8b"
 FORMATS = ("table", "json", "markdown")
+EXPLAIN = click.Option(["--explain"], is_flag=True, help="Every remedy, and the plan with its parts and reasons.")
 HELP = """Why a job ran out of memory, and what to do first.
 
 \b
@@ -44,7 +47,8 @@ def oom(log: str | None, **values: Any) -> Answer:
     from advisor.render.diagnosis import render
 
     output = values["output"]
-    return Answer(render(found, format, width(output), colour(output)), found.exit_code, output)
+    text = render(found, format, explain=values["explain"], width=width(output), colour=colour(output))
+    return Answer(text, found.exit_code, output)
 
 
 def _read(log: str | None) -> Diagnosis:
@@ -55,19 +59,26 @@ def _read(log: str | None) -> Diagnosis:
             raise RequestError("say which log: advise oom train.log, or pipe one in")
         return diagnose_stream(sys.stdin.buffer)
     try:
-        with _opened(str(log)) as stream:
-            return diagnose_stream(stream)
-    except (OSError, ValueError) as problem:
+        with open(os.path.expanduser(str(log)), "rb") as stream:
+            if stream.peek(2)[:2] != GZIP:
+                return diagnose_stream(stream)
+            from gzip import GzipFile
+
+            with GzipFile(fileobj=stream) as unpacked:
+                return diagnose_stream(cast(BinaryIO, unpacked))
+    except (OSError, ValueError, EOFError, zlib.error) as problem:
         raise RequestError(f"{log} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
-
-
-def _opened(log: str) -> BinaryIO:
-    return open(os.path.expanduser(log), "rb")
 
 
 command = click.Command(
     "oom",
-    params=[click.Argument(["log"], required=False, metavar="[LOG]"), *job_options(), *output_options(), help_option()],
+    params=[
+        click.Argument(["log"], required=False, metavar="[LOG]"),
+        *job_options(),
+        *output_options(),
+        EXPLAIN,
+        help_option(),
+    ],
     add_help_option=False,
     callback=oom,
     help=HELP,

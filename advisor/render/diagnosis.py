@@ -38,11 +38,11 @@ GIB = 2**30
 MOST_REMEDIES = 5  # at a terminal
 
 
-def render(found: Diagnosis, format: str, width: int = 80, colour: bool = False) -> str:
+def render(found: Diagnosis, format: str, *, explain: bool = False, width: int = 80, colour: bool = False) -> str:
     """The diagnosis in one of table, json and markdown."""
     if format == "json":
         return json.dumps(found.to_dict(), ensure_ascii=False, indent=2) + "\n"
-    return _markdown(found) if format == "markdown" else _table(found, width, colour)
+    return _markdown(found, explain) if format == "markdown" else _table(found, explain, width, colour)
 
 
 def headline(found: Diagnosis) -> str:
@@ -80,7 +80,7 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _table(found: Diagnosis, width: int, colour: bool) -> str:
+def _table(found: Diagnosis, explain: bool, width: int, colour: bool) -> str:
     def bold(text: str) -> str:
         return f"\x1b[1m{text}\x1b[0m" if colour else text
 
@@ -93,7 +93,7 @@ def _table(found: Diagnosis, width: int, colour: bool) -> str:
             blocks.append(bold("Figures") + "\n" + "\n".join(f"  {name:{most}}  {value}" for name, value in rows))
         quoted = [line for text in found.evidence for line in _quoted(text, width)]
         blocks.append(bold("Evidence") + "\n" + "\n".join(quoted))
-        blocks.append(bold("What to do, in this order") + "\n" + "\n".join(_remedies(found, width)))
+        blocks.append(bold("What to do, in this order") + "\n" + "\n".join(_remedies(found, explain, width)))
     if found.notes:
         blocks.append(bold("Notes") + "\n" + "\n".join(_bullets(list(found.notes), width)))
     text = "\n\n".join(blocks) + "\n"
@@ -101,7 +101,7 @@ def _table(found: Diagnosis, width: int, colour: bool) -> str:
         return text
     from advisor.render.table import render as render_plan
 
-    return text + "\n" + bold("The plan") + "\n\n" + render_plan(found.plan, width=width, colour=colour)
+    return text + "\n" + bold("The plan") + "\n\n" + render_plan(found.plan, explain=explain, width=width, colour=colour)
 
 
 def _quoted(text: str, width: int) -> list[str]:
@@ -112,15 +112,15 @@ def _bullets(texts: list[str], width: int) -> list[str]:
     return [line for text in texts for line in wrap(text, width, initial_indent="  - ", subsequent_indent="    ")]
 
 
-def _remedies(found: Diagnosis, width: int) -> list[str]:
+def _remedies(found: Diagnosis, explain: bool, width: int) -> list[str]:
     lines: list[str] = []
-    for place, one in enumerate(found.remedies[:MOST_REMEDIES], start=1):
+    for place, one in enumerate(found.remedies if explain else found.remedies[:MOST_REMEDIES], start=1):
         lines += wrap(f"{one.title}. {one.why}", width, initial_indent=f"  {place}. ", subsequent_indent="     ")
         lines.append(indent(one.how, " " * 7))
     return lines
 
 
-def _markdown(found: Diagnosis) -> str:
+def _markdown(found: Diagnosis, explain: bool) -> str:
     from advisor.render.grid import escape
 
     blocks = [f"**{escape(headline(found))}**"]
@@ -143,7 +143,7 @@ def _markdown(found: Diagnosis) -> str:
         return text
     from advisor.render.markdown import render as render_plan
 
-    return text + "\n### The plan\n\n" + render_plan(found.plan)
+    return text + "\n### The plan\n\n" + render_plan(found.plan, explain=explain)
 
 
 def _fenced(text: str) -> str:

@@ -76,6 +76,11 @@ class Diagnosis(NamedTuple):
             "notes": list(self.notes),
         }
 
+    def _repr_markdown_(self) -> str:
+        from advisor.render.diagnosis import render
+
+        return render(self, "markdown")
+
 
 NOTHING = Diagnosis(
     None, None, "unknown", "unknown", "low", "The log has no message of memory that ran out.", {}, (), (),

@@ -23,7 +23,7 @@ RULES = {
 PLANNED = ("capacity", "kv-cache", "fragmentation", "limit", "other-process", "leak", "misreport")
 TASKS = ("train", "infer")
 # Guessed from the log, and given up where the job does not accept them.
-SOFT = ("engine", "lora_rank", "accumulation", "batch", "seq", "tp", "memory_fraction")
+SOFT = ("free", "engine", "lora_rank", "accumulation", "batch", "seq", "tp", "memory_fraction")
 
 
 def with_plan(found: Diagnosis, given: dict[str, Any]) -> Diagnosis:
@@ -114,7 +114,7 @@ def _planned(found: Diagnosis, job: dict[str, Any], given: dict[str, Any]) -> tu
     from advisor.calibration import estimator, resolver
     from advisor.planning.walk import walk
 
-    w, notes = _observed(found, w)
+    w, notes = _kv_cache_seen(found, w) if w.engine.preallocates_kv else _observed(found, w)
     first = tuple(dict.fromkeys(RULES[one.action] for one in found.remedies if one.action in RULES))
     plan = walk(w, estimator(w), resolver(w), first=first)
     if plan.verdict == "fits":
@@ -138,13 +138,30 @@ def _accepted(job: dict[str, Any], soft: list[str]) -> Any:
     return w
 
 
+def _kv_cache_seen(found: Diagnosis, w: Any) -> tuple[Any, list[str]]:
+    """The job with the room that the engine itself found for the KV cache: it had measured the rest."""
+    from advisor.estimator import estimate_workload
+    from advisor.workload import resolve
+
+    room = found.fields.get("kv_available_bytes", 0)
+    if found.cause != "kv-cache" or room <= 0 or w.estimator != "detailed":
+        return w, []
+    estimate = estimate_workload(w)
+    rest = estimate.device_bytes - sum(part.bytes for part in estimate.parts if part.name == "kv-cache")
+    try:
+        seen = resolve(w.asked.with_changes(free=rest + room))
+    except RequestError:
+        return w, []
+    return seen, [f"The engine found {room / 2**30:.2f} GiB for the KV cache beside the rest: the plan is for as much."]
+
+
 def _observed(found: Diagnosis, w: Any) -> tuple[Any, list[str]]:
     """The job with what the log saw of it, where that is more than the estimate: a failed job needs at least that much."""
     from advisor.estimator import estimate_workload
     from advisor.workload import resolve
 
     of = device(found.fields)
-    if w.observed or not of.allocated or not of.tried or w.estimator != "detailed" or w.engine.preallocates_kv:
+    if w.observed or not of.allocated or not of.tried or w.estimator != "detailed":
         return w, []
     needed = of.allocated + of.tried
     estimate = estimate_workload(w)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import subprocess
@@ -36,6 +37,27 @@ def test_a_file_a_dash_and_a_pipe(log: Path, capsys: pytest.CaptureFixture[str],
             answers.append(capsys.readouterr().out)
     assert answers[0] == answers[1] == answers[2]
     assert answers[0].startswith("Out of memory: the job needs more than the card has.")
+
+
+def test_a_packed_log(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """gzip is unpacked while it is read, whatever its name; a broken one is a wrong request."""
+    packed = log.with_name("packed.log")
+    packed.write_bytes(gzip.compress(log.read_bytes()))
+    assert run(["oom", str(packed)]) == 0
+    packed.write_bytes(packed.read_bytes()[:-20])
+    assert run(["oom", str(packed)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_explained_it_tells_every_remedy(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a terminal shows the first five, and of a plan every part."""
+    log.write_text('  File "x.py", line 1, in f\n    loss.backward()\n' + MESSAGE)
+    assert run(["oom", str(log)]) == 0
+    assert "  6. " not in capsys.readouterr().out
+    assert run(["oom", str(log), "--explain", "--train", "llama-3.2-1b"]) == 0
+    said = capsys.readouterr().out
+    assert "  6. " in said
+    assert "Every part" in said
 
 
 def test_the_json_is_the_contract(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,6 +83,16 @@ def test_the_log_names_the_job() -> None:
     assert found.plan.steps[0].rule == "I2"
 
 
+def test_the_room_that_the_engine_found_is_the_plans() -> None:
+    """It had measured weights and peak; what it left for the KV cache is known, and the plan's cache fits in it."""
+    found = with_plan(diagnose(TEXT["vLLM v1, length"]), {"infer": "qwen3-8b", "gpu": "rtx-4090"})
+    assert found.plan is not None
+    assert found.plan.final is not None
+    cache = next(part.bytes for part in found.plan.final.estimate.parts if part.name == "kv-cache")
+    assert cache <= 6.25 * GIB
+    assert any("6.25 GiB" in note for note in found.notes)
+
+
 def test_a_model_that_nobody_knows_is_asked_for() -> None:
     """With the name that the log has."""
     found = with_plan(diagnose("--model_name_or_path /data/my-own-model\n" + TEXT["torch 2.10"]), {})
