@@ -119,6 +119,8 @@ SAMPLES = (
     Sample("torchelastic, the block", "torchelastic", "  rank      : 11 (local_rank: 3)\n  exitcode  : -9 (pid: 918)\n  traceback : Signal 9 (SIGKILL) received by PID 918", {"exit_code": -9}, "host-memory"),
     Sample("DeepSpeed launcher", "deepspeed-launcher", "[ERROR] [launch.py:325:sigkill_handler] ['/opt/x/bin/python', 'train.py'] exits with return code = -9", {"exit_code": -9}, "host-memory"),
     Sample("the shell", "shell-killed", "epoch 3 done\nKilled", {}, "host-memory"),
+    Sample("the shell, behind a progress bar", "shell-killed", "Loading checkpoint shards:   0%|          | 0/3 [00:00<?, ?it/s]Killed", {}, "host-memory", "load"),
+    Sample("the kernel, in the journal", "linux-oom-killer", "Nov 30 10:16:57 node3 kernel: Killed process 30411 (python), UID 1000, total-vm:91226112kB, anon-rss:60817408kB", {"pid": 30411, "anon_rss_bytes": 60817408 * 1024}, "host-memory"),
     Sample("the shell, a script", "shell-killed", "./run.sh: line 12: 30411 Killed                  python train.py", {}, "host-memory"),
     Sample("the kernel", "linux-oom-killer", "[88122.118702] Out of memory: Killed process 30411 (python) total-vm:91226112kB, anon-rss:60817408kB, file-rss:0kB", {"pid": 30411, "anon_rss_bytes": 60817408 * 1024}, "host-memory"),
     Sample("the kernel, older", "linux-oom-killer", "Out of memory: Kill process 30411 (python) score 912 or sacrifice child", {"pid": 30411}, "host-memory"),
