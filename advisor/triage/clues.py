@@ -13,6 +13,7 @@ from advisor.triage.grammar import Message, compiled
 from advisor.triage.text import Line, joined
 
 NEAR = 60  # lines before the message that its traceback takes
+BEFORE_NAME = r"(?:,|\d)in(?:\w{1,60}\.){0,3}"
 COMPUTING = ("forward", "backward", "generate", "profile")
 FOLLOWING = 12  # lines after it: what gave up next, the source line of a notebook
 
@@ -30,7 +31,8 @@ def phase(message: Message, text: Passage) -> str:
     # llama.cpp says after the message who asked, and before it what it made of other kinds.
     ggml = message.framework == "llama.cpp"
     found = _first(joined(text.after[:FOLLOWING]).lower()) if ggml else None
-    found = found or _first(near_text(text), only="generate" if ggml else None)
+    near, only = near_text(text), "generate" if ggml else None
+    found = found or _first(near, only) or _first(near.replace("\n", ""), only)  # a box breaks paths
     if found or ggml:
         return message.usual if found is None or _from_outside(message, found) else found
     stage = _stage(text.before)
@@ -56,7 +58,7 @@ def near_text(text: Passage) -> str:
 def _traceback(before: Sequence[Line]) -> Sequence[Line]:
     """The lines from the last `Traceback` on, where there is one near."""
     near = before[-NEAR:]
-    starts = [place for place, line in enumerate(near) if line.text.startswith("Traceback (most recent")]
+    starts = [place for place, line in enumerate(near) if "Traceback (most recent" in line.text]
     return near[starts[0] :] if starts else near
 
 
@@ -88,7 +90,7 @@ def hints(name: str, text: str) -> bool:
 
 
 def _has(clue: dict[str, Any], text: str) -> bool:
-    return any(compiled(pattern).search(text) for pattern in clue["match"])
+    return any(compiled(pattern.replace("{I}", BEFORE_NAME)).search(text) for pattern in clue["match"])
 
 
 def telling(phase: str, before: Sequence[Line]) -> Line | None:

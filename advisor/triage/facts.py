@@ -60,8 +60,9 @@ def situation(message: Message, fatal: bool, values: dict[str, Any], text: Passa
     framework = clues.framework(message, wide)
     if phase == "forward" and framework in SERVERS:
         phase = "generate"
-    if values.get("allowed_bytes", 0) >= BOGUS:  # cudaMallocAsync prints 2^64 where there is no limit
-        del values["allowed_bytes"]
+    for name in ("allowed_bytes", "free_bytes"):  # cudaMallocAsync prints 2^64 for no limit, HIP for less than nothing
+        if values.get(name, 0) >= BOGUS:
+            del values[name]
     grows, step = growth(text)
     if step is not None:
         values.setdefault("step", step)

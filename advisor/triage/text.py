@@ -26,7 +26,7 @@ PREFIX = re.compile(
         | \([A-Za-z_][\w.\[\]-]{0,60}(?:[ ](?:rank|pid|ip|actor_id|node_id)=[\w.:-]{1,60},?){0,4}\) | \((?:rank|pid)=\d{1,9}(?:,[ ]ip=[\w.:]{1,60})?\)
         | [A-Za-z][\w.-]{0,40}[ ]{0,20}\|(?=[ ]))
     | \[?(?:INFO|DEBUG|WARNING|WARN|ERROR|CRITICAL|FATAL|TRACE|Driver)\b\]?:?
-    | \[?[\w./-]{1,80}\.(?:py|cc|cpp|cu|h):\d{1,6}\]?:?
+    | \[?[\w./-]{1,80}\.(?:py|cc|cpp|cu|h):\d{1,6}+\]?+:?+(?![ ]in[ ])     # else a frame, as rich prints it
     | SUBPROCESS:|stderr:|stdout:|>{1,8}(?=[ ])|\#(?=[ ])|E(?=[ ]{2,})|\|(?=[ ])
     )[ \t]*""",
     re.VERBOSE,

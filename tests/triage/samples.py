@@ -95,6 +95,8 @@ SAMPLES = (
            {"mps_other_bytes": gib(23.25)}, "other-process"),
     Sample("cudaMallocAsync", "pytorch-async-allocator", "Allocation on device 1 would exceed allowed memory. (out of memory)\nCurrently allocated     : 9.25 GiB\nRequested               : 1.50 GiB\nDevice limit            : 9.77 GiB\nFree (according to CUDA): 24.19 MiB\nPyTorch limit (set by user-supplied memory fraction)\n                        : 17179869184.00 GiB",
            {"allocated_bytes": gib(9.25), "tried_to_allocate_bytes": gib(1.5), "total_capacity_bytes": gib(9.77), "free_bytes": mib(24.19), "gpu_index": 1}, "capacity"),
+    Sample("ComfyUI", "pytorch-async-allocator", "torch.OutOfMemoryError: Allocation on device \nGot an OOM, unloading all loaded models.", {}, "capacity", "generate"),
+    Sample("ROCm, less than nothing free", "pytorch-rocm", torch(FROM_2_2, free="17179869184.00 GiB").replace("CUDA out", "HIP out"), {"tried_to_allocate_bytes": gib(1.25)}, "capacity"),
     Sample("MIG", "pytorch-nvml-assert", 'RuntimeError: NVML_SUCCESS == r INTERNAL ASSERT FAILED at "../c10/cuda/CUDACachingAllocator.cpp":1154, please report a bug to PyTorch.', {}, "capacity"),
     Sample("1 EB", "pytorch-bogus-size", "RuntimeError: CUDA out of memory. Tried to allocate more than 1EB memory.", {}, "not-memory"),
     Sample("bitsandbytes, device", "bitsandbytes", "Error out of memory at line 417 in file /opt/bnb/csrc/ops.cu", {}, "capacity"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from samples import FROM_2_2, torch
 
@@ -73,6 +75,31 @@ def test_frames_tell_the_phase(phase: str, trace: str) -> None:
 def test_frames_may_stand_behind_the_first_line(phase: str, trace: str) -> None:
     """THC and notebooks print the failure first."""
     assert diagnose(f"THCudaCheck FAIL file=/x/THCStorage.cu line=61 error=2 : out of memory\n{trace}").phase == phase
+
+
+def in_a_box(trace: str) -> str:
+    """As rich prints it: a path, a line and a function, and the source with an arrow."""
+    lines = []
+    for line in trace.split("\n")[1:]:
+        file, _, function = line.strip().removeprefix('File "').replace('", line ', ":").partition(", in ")
+        lines.append(f"{file} in {function}" if function else f"❱ 77 │   │   {line.strip()}")
+    return "╭─ Traceback (most recent call last) ─╮\n" + "\n".join(f"│ {line:<90} │" for line in lines)
+
+
+def in_a_notebook(trace: str) -> str:
+    """With the class, the arguments, and an arrow at the line."""
+    lines = []
+    for line in trace.split("\n")[1:]:
+        file, _, function = line.strip().removeprefix('File "').replace('", line ', ":").partition(", in ")
+        lines.append(f"File {file}, in Thing.{function}(self, *args)" if function else f"---> 77     {line.strip()}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("dress", [in_a_box, in_a_notebook])
+@pytest.mark.parametrize(("phase", "trace"), CASES)
+def test_frames_in_other_dress(phase: str, trace: str, dress: Callable[[str], str]) -> None:
+    """Rich's box and a notebook tell the same."""
+    assert diagnose(f"{dress(trace)}\n{OOM}").phase == phase
 
 
 @pytest.mark.parametrize(
