@@ -25,6 +25,7 @@ SERVERS = {"vllm", "sglang", "tgi", "tensorrt-llm", "lmdeploy", "llama.cpp", "ol
 COMPILED = {"jax", "jax-tpu", "vllm-tpu"}
 LOSS = ("cross_entropy", "log_softmax", "lm_head", "logits", "compute_log_prob", "kl_div", "logprob")
 MEMORY_COLUMN = r"(?:mem(?:ory)?|alloc(?:ated)?|reserved|vram)(?:usage|used|alloc(?:ated)?)?[:=]?{S}"
+BARE_COLUMN = r"max_?mem[:=]{N}"  # detectron2 and its kin print MiB
 STEP = r"(?:step|iter(?:ation)?)[:=]?{N}"
 LONG_SIDE = 2**16
 FEWEST_STEPS, GROWTH = 4, 1.3
@@ -175,13 +176,15 @@ def _percent(part: int, whole: int) -> int:
 
 def growth(text: Passage) -> tuple[bool, int | None]:
     """Whether the memory column of the lines before rises all the time, and the last step that they name."""
-    column, steps = compiled(MEMORY_COLUMN), compiled(STEP)
+    column, bare, steps = compiled(MEMORY_COLUMN), compiled(BARE_COLUMN), compiled(STEP)
     seen: list[int] = []
     last = None
     for line in text.before:
         low = joined([line]).lower()
         if (found := column.search(low)) is not None:
             seen.append(size(found[1].strip(), found[2]))
+        elif (found := bare.search(low)) is not None:
+            seen.append(int(found[1]) * MIB)
         if (counted := steps.search(low)) is not None:
             last = int(counted[1])
     rises = (

@@ -27,6 +27,7 @@ PREFIX = re.compile(
         | [A-Za-z][\w.-]{0,40}[ ]{0,20}\|(?=[ ]))
     | \[?(?:INFO|DEBUG|WARNING|WARN|ERROR|CRITICAL|FATAL|TRACE|Driver)\b\]?:?
     | \[?[\w./-]{1,80}\.(?:py|cc|cpp|cu|h):\d{1,6}+\]?+:?+(?![ ]in[ ])     # else a frame, as rich prints it
+    | \[[\w.]{1,40}:[ ][\w.-]{1,40}\]                                             # a label of a collector of logs
     | SUBPROCESS:|stderr:|stdout:|>{1,8}(?=[ ])|\#(?=[ ])|E(?=[ ]{2,})|\|(?=[ ])
     )[ \t]*""",
     re.VERBOSE,

@@ -94,6 +94,7 @@ def test_memory_that_rises_from_step_to_step() -> None:
     assert cause(before="\n".join(steps)) == "leak"
     assert cause(before="\n".join([*steps[:5], "step 500 | loss 2.1 | mem 4.60 GiB"])) == "capacity"
     assert cause(before="\n".join(f"step {n} | mem 10.{n}0 GiB" for n in range(7))) == "capacity"
+    assert cause(before="\n".join(f"Epoch 1 [{n}/900] eta: 0:02:2{n} max mem: {4000 + 900 * n}" for n in range(7))) == "leak"
 
 
 def test_the_evaluation_grows() -> None:

@@ -42,6 +42,7 @@ FORMS = {
     "mpirun": prefixed("[1,3]<stderr>:"),
     "pytest": prefixed("E       "),
     "quoted": prefixed("> "),
+    "a collector of logs": prefixed("ERROR 2026-03-04T05:06:07.089012345Z [resource.labels.containerName: trainer] "),
     "a progress bar": "Epoch 1:  47%|████▋     | 470/999 [02:13<02:31,  3.49it/s]\r" + "\n".join(TRACEBACK),
     "one line": "\\n".join(TRACEBACK),
     "HTML": "\n".join(TRACEBACK).replace(">", "&gt;").replace('"', "&quot;"),
