@@ -75,7 +75,7 @@ def _stage(before: Sequence[Line]) -> str | None:
 def framework(message: Message, text: str) -> str:
     """Whose settings the remedies are to name: the program that the lines name, else the message's own."""
     named = next((clue["name"] for clue in words()["framework"] if _has(clue, text)), None)
-    generic = ("pytorch", "unknown", "transformers", "torchelastic", "jax")
+    generic = ("pytorch", "unknown", "transformers", "torchelastic", "jax", "comfyui")
     return str(named) if named and message.framework in generic else message.framework
 
 

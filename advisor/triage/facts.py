@@ -125,7 +125,8 @@ def device(values: dict[str, Any]) -> Device:
         gap = max(0, values["reserved_bytes"] - allocated)
     if gap is None:
         gap = values.get("cached_bytes", 0)
-    return Device(total, values.get("tried_to_allocate_bytes", 0), allocated, free, gap, outside(values, allocated + gap))
+    held = outside(values, allocated + gap)
+    return Device(total, values.get("tried_to_allocate_bytes", 0), allocated, free, gap, held)
 
 
 def outside(values: dict[str, Any], own: int) -> int:
@@ -141,7 +142,9 @@ def outside(values: dict[str, Any], own: int) -> int:
                 listed.remove(mine)
         return sum(listed)
     total, free = values.get("total_capacity_bytes", 0), values.get("free_bytes")
-    if "process_in_use_bytes" in values or free is None or not total:
+    # What the allocator holds unused must be known (cudaMallocAsync does not say), or it would count as somebody else's.
+    known = any(name in values for name in ("reserved_unallocated_bytes", "reserved_bytes", "cached_bytes"))
+    if "process_in_use_bytes" in values or free is None or not total or not known:
         return 0
     return int(max(0, total - free - own - CONTEXT))
 
@@ -156,6 +159,7 @@ def _shares(of: Device, values: dict[str, Any]) -> dict[str, Value]:
         "allocated_share": _percent(of.allocated, of.total),
         "wanted_share": _percent(of.allocated + of.tried, of.total),
         "free_times": _percent(of.free, of.tried) if of.tried else 0,
+        "total_mib": of.total // MIB,
         "free_mib": of.free // MIB,
         "gap_share": _percent(of.gap, of.total),
         "gap_times": _percent(of.gap, of.tried) if of.tried else 0,

@@ -111,6 +111,12 @@ def test_unified_memory() -> None:
     assert diagnose(text.replace("CUDA out", "HIP out")).cause == "capacity"
 
 
+def test_what_an_allocator_does_not_say_is_nobody_elses() -> None:
+    """cudaMallocAsync does not print what its pool holds."""
+    text = "Allocation on device 0 would exceed allowed memory. (out of memory)\nCurrently allocated : 14.00 GiB\nRequested : 3.00 GiB\nDevice limit : 22.00 GiB\nFree (according to CUDA): 9.00 MiB"
+    assert diagnose(text).cause == "capacity"
+
+
 def test_the_pinned_words() -> None:
     """The driver says the same of the host's pinned memory as of the card's."""
     frame = '  File "/x/torch/utils/data/_utils/pin_memory.py", line 60, in _pin_memory_loop'
