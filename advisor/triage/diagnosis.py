@@ -88,18 +88,26 @@ NOTHING = Diagnosis(
 )  # fmt: skip
 
 
-def diagnose(text: str | bytes) -> Diagnosis:
-    """Why memory ran out, from the text of a log or of an error."""
+def diagnose(text: str | bytes, **job: Any) -> Diagnosis:
+    """Why memory ran out, from the text of a log or of an error; with keys of a job (``gpu``, ``train``, ...) a plan too.
+
+    >>> diagnose("RuntimeError: DataLoader worker (pid 7) is killed by signal: Killed.").cause
+    'host-memory'
+    """
     raw = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
-    return diagnose_stream(io.BytesIO(raw))
+    found = diagnose_stream(io.BytesIO(raw))
+    if not job:
+        return found
+    from advisor.triage.plan import with_plan
+
+    return with_plan(found, job)
 
 
-def explain_oom(exception: BaseException) -> Diagnosis:
+def explain_oom(exception: BaseException, **job: Any) -> Diagnosis:
     """The same of an exception, with its traceback and what it came from: for an ``except`` block."""
     import traceback
 
-    lines = traceback.format_exception(exception)
-    return diagnose("".join(lines))
+    return diagnose("".join(traceback.format_exception(exception)), **job)
 
 
 def diagnose_stream(stream: BinaryIO) -> Diagnosis:

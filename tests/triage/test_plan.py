@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from samples import FROM_2_2, SAMPLES, torch
 
-from advisor import RequestError, diagnose
+from advisor import RequestError, diagnose, explain_oom
 from advisor.triage.plan import RULES, with_plan
 from advisor.triage.rulebook import actions
 
@@ -91,6 +91,15 @@ def test_the_room_that_the_engine_found_is_the_plans() -> None:
     cache = next(part.bytes for part in found.plan.final.estimate.parts if part.name == "kv-cache")
     assert cache <= 6.25 * GIB
     assert any("6.25 GiB" in note for note in found.notes)
+
+
+def test_from_python_the_keys_of_a_job_bring_a_plan() -> None:
+    """As options do on the command line; without them there is none."""
+    plan = diagnose(TEXT["torch 2.10"], **SMALL).plan
+    assert plan is not None
+    assert plan.job["train"] == SMALL["train"]
+    assert diagnose(TEXT["torch 2.10"]).plan is None
+    assert explain_oom(RuntimeError(TEXT["torch 2.10"]), train="llama-3.2-1b").plan is not None
 
 
 def test_a_model_that_nobody_knows_is_asked_for() -> None:
