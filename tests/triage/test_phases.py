@@ -135,6 +135,25 @@ def test_llama_cpp_says_afterwards_who_asked() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "first"),
+    [
+        ("alloc_tensor_range: failed to allocate CUDA0 buffer of size 943718400", "fewer_gpu_layers"),
+        ("llama_kv_cache_init: failed to allocate buffer for kv cache", "lower_ctx"),
+        (
+            "srv update_slots: decode failed\nggml_gallocr_reserve_n: failed to allocate CUDA0 buffer of size 943718400",
+            "lower_ubatch",
+        ),
+    ],
+)
+def test_llama_cpp_by_who_asked(asked: str, first: str) -> None:
+    """Weights, cache and compute buffers have remedies of their own."""
+    failure = (
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 900.00 MiB on device 0: cudaMalloc failed: out of memory\n"
+    )
+    assert diagnose(failure + asked).remedies[0].action == first
+
+
+@pytest.mark.parametrize(
     ("trace", "first"),
     [
         (
