@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from advisor.planning.steps import Estimator, Resolver
@@ -14,14 +15,20 @@ if TYPE_CHECKING:
     from advisor.workload import Workload
 
 
-def plan(w: Workload, estimate: Estimator, resolve: Resolver | None = None, engine: Engine | None = None) -> Plan:
-    """The walk, with the routes that are better than it in something."""
+def plan(
+    w: Workload,
+    estimate: Estimator,
+    resolve: Resolver | None = None,
+    engine: Engine | None = None,
+    first: Sequence[str] = (),
+) -> Plan:
+    """The walk, with the routes that are better than it in something; ``first`` as ``walk`` takes it."""
     if resolve is None:
         from advisor.workload import resolve as decide
 
         resolve = decide
     known = _remembered(estimate)
-    walked = walk(w, known, resolve, engine)
+    walked = walk(w, known, resolve, engine, first)
     if walked.verdict == "fits":
         return walked
     from advisor.planning.routes import find_routes

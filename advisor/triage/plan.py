@@ -112,11 +112,11 @@ def _free(found: Diagnosis) -> int | None:
 def _planned(found: Diagnosis, job: dict[str, Any], given: dict[str, Any]) -> tuple[Plan | None, list[str]]:
     w = _accepted(job, [key for key in SOFT if key in job and key not in given])
     from advisor.calibration import estimator, resolver
-    from advisor.planning.walk import walk
+    from advisor.planning.plan import plan as planned
 
     w, notes = _kv_cache_seen(found, w) if w.engine.preallocates_kv else _observed(found, w)
     first = tuple(dict.fromkeys(RULES[one.action] for one in found.remedies if one.action in RULES))
-    plan = walk(w, estimator(w), resolver(w), first=first)
+    plan = planned(w, estimator(w), resolver(w), first=first)
     if plan.verdict == "fits":
         notes.append("By the estimate the job fits this card: mend the cause that is named above, not its settings.")
     return plan, notes
