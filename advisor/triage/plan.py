@@ -23,7 +23,7 @@ RULES = {
 PLANNED = ("capacity", "kv-cache", "fragmentation", "limit", "other-process", "leak", "misreport")
 TASKS = ("train", "infer")
 # Guessed from the log, and given up where the job does not accept them.
-SOFT = ("free", "engine", "lora_rank", "accumulation", "batch", "seq", "tp", "memory_fraction")
+SOFT = ("free", "engine", "quantization", "gpus", "lora_rank", "accumulation", "batch", "seq", "tp", "memory_fraction")
 
 
 def with_plan(found: Diagnosis, given: dict[str, Any]) -> Diagnosis:
@@ -117,6 +117,9 @@ def _planned(found: Diagnosis, job: dict[str, Any], given: dict[str, Any]) -> tu
     w, notes = _kv_cache_seen(found, w) if w.engine.preallocates_kv else _observed(found, w)
     first = tuple(dict.fromkeys(RULES[one.action] for one in found.remedies if one.action in RULES))
     plan = planned(w, estimator(w), resolver(w), first=first)
+    if lacking := [f"--{key}" for key in ("batch", "seq") if key not in job]:
+        taken = ", ".join(f"{key} {plan.job[key]:,}" for key in ("batch", "seq") if key not in job)
+        notes.append(f"The log does not tell {' and '.join(lacking)}: the plan takes {taken}; say what they were.")
     if plan.verdict == "fits":
         notes.append("By the estimate the job fits this card: mend the cause that is named above, not its settings.")
     return plan, notes

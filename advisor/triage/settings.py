@@ -19,9 +19,13 @@ SETTINGS = {
     "seq": (rf"\b(?:max[_-]model[_-]len|max_seq_len|max_seq_length|cutoff_len|sequence_len|context[_-]length|n_ctx){VALUE}(\d{{2,7}})\b",),
     "batch": (rf"\b(?:per_device_train_batch_size|train_micro_batch_size_per_gpu|micro[_-]batch[_-]size){VALUE}(\d{{1,5}})\b",),
     "accumulation": (rf"\bgradient_accumulation_steps{VALUE}(\d{{1,5}})\b",),
+    "gpus": (rf"\bnproc[-_]per[-_]node{VALUE}(\d{{1,2}})\b",),
     "tp": (rf"\b(?:tensor[_-]parallel[_-]size|tp_size){VALUE}(\d{{1,3}})\b",),
     "lora_rank": (rf"\blora_r(?:ank)?{VALUE}(\d{{1,4}})\b",),
 }  # fmt: skip
+# What vLLM calls a checkpoint's format, as a job says it.
+QUANTIZATION = re.compile(r"""\bquantization["']?\s{0,2}[=:\s]\s{0,2}["']?(awq|gptq|fp8|bitsandbytes|mxfp4)(?:_marlin)?\b""")
+QUANTIZATIONS = {"awq": "awq-int4", "gptq": "gptq-int4", "fp8": "fp8", "bitsandbytes": "nf4", "mxfp4": "mxfp4"}
 CARD = re.compile(r"\b((?:NVIDIA |Tesla |GeForce |AMD )[A-Za-z0-9][\w -]{1,40}\w)")
 # The engine of a job for each program that a log shows; None where the estimates know no such engine.
 ENGINES = {
@@ -57,6 +61,9 @@ def _said(text: str) -> dict[str, Any]:
         found = next(filter(None, (re.search(pattern, text, re.MULTILINE) for pattern in patterns)), None)
         if found:
             told[key] = found[1]
+    format = QUANTIZATION.search(text)
+    if format:
+        told["quantization"] = QUANTIZATIONS[format[1]]
     card = CARD.search(text)
     if card:
         told["gpu"] = card[1]

@@ -93,6 +93,24 @@ def test_the_room_that_the_engine_found_is_the_plans() -> None:
     assert any("6.25 GiB" in note for note in found.notes)
 
 
+def test_what_the_plan_takes_for_granted_is_said() -> None:
+    """Batch and length, where neither the log nor the user tells them."""
+    found = with_plan(diagnose(TEXT["torch 2.10"]), {"train": "llama-3.2-1b", "seq": "1k"})
+    assert any("--batch" in note and "--seq" not in note for note in found.notes)
+    found = with_plan(diagnose("per_device_train_batch_size=2\n" + TEXT["torch 2.10"]), {"train": "llama-3.2-1b", "seq": "1k"})
+    assert not any("--batch" in note for note in found.notes)
+    assert found.plan is not None
+    assert found.plan.job["batch"] == 2
+
+
+def test_the_format_of_the_checkpoint_is_the_logs() -> None:
+    """Else its weights would be counted in 16 bits."""
+    said = "INFO config: model='Qwen/Qwen3-8B', quantization=awq_marlin, max_seq_len=65536, tensor_parallel_size=1\n"
+    found = with_plan(diagnose(said + TEXT["vLLM v1, length"]), {"gpu": "rtx-4090"})
+    assert found.plan is not None
+    assert found.plan.job["quantization"] == "awq-int4"
+
+
 def test_from_python_the_keys_of_a_job_bring_a_plan() -> None:
     """As options do on the command line; without them there is none."""
     plan = diagnose(TEXT["torch 2.10"], **SMALL).plan
