@@ -13,7 +13,7 @@ from advisor.triage.grammar import Message, compiled
 from advisor.triage.text import Line, joined
 
 NEAR = 60  # lines before the message that its traceback takes
-BEFORE_NAME = r"(?:,|\d)in(?:\w{1,60}\.){0,3}"
+BEFORE_NAME = r"(?:,|\d|\.py|>)in(?:\w{1,60}\.){0,3}"
 COMPUTING = ("forward", "backward", "generate", "profile")
 FOLLOWING = 12  # lines after it: what gave up next, the source line of a notebook
 

@@ -95,7 +95,12 @@ def in_a_notebook(trace: str) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("dress", [in_a_box, in_a_notebook])
+def in_an_old_notebook(trace: str) -> str:
+    """Without a line beside the file."""
+    return in_a_notebook(trace).replace(":77, in Thing.", " in ")
+
+
+@pytest.mark.parametrize("dress", [in_a_box, in_a_notebook, in_an_old_notebook])
 @pytest.mark.parametrize(("phase", "trace"), CASES)
 def test_frames_in_other_dress(phase: str, trace: str, dress: Callable[[str], str]) -> None:
     """Rich's box and a notebook tell the same."""
