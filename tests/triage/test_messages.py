@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from itertools import pairwise
 
@@ -93,7 +92,7 @@ def test_no_pattern_repeats_a_repetition(pattern: str) -> None:
 
     expanded = grammar._expanded(pattern.replace("{I}", BEFORE_NAME))
     assert not unlimited(parser.parse(expanded))
-    assert ".*" not in pattern or "unless" in pattern or re.search(r"\.\*not a failure", pattern)
+    assert ".*" not in pattern  # a gap has a limit
 
 
 def test_two_messages_of_one_kind_are_two() -> None:
