@@ -15,6 +15,7 @@ from advisor.triage.text import ANSI, Line, joined
 if TYPE_CHECKING:
     from advisor.results import Plan
 
+MOST_REFINED = 12  # messages whose lines are looked at for breaks
 MOST_EVIDENCE = 6  # lines
 LONGEST_SHOWN = 400  # characters of one
 FRAME_LINES = 40  # before the message, where its phase may be seen
@@ -113,7 +114,7 @@ def explain_oom(exception: BaseException, **job: Any) -> Diagnosis:
 def diagnose_stream(stream: BinaryIO) -> Diagnosis:
     """The same of a binary stream of any size, read once."""
     log = reader.read(stream)
-    chosen = root(log.spots)
+    chosen = root([*map(extract.refined, log.spots[:MOST_REFINED]), *log.spots[MOST_REFINED:]])
     if chosen is None:
         return NOTHING
     spot, fatal = chosen

@@ -7,11 +7,12 @@ import re
 from collections import deque
 from typing import Any, NamedTuple
 
-from advisor.triage.grammar import Pattern, compiled
+from advisor.triage.grammar import Pattern, compiled, load
 from advisor.triage.reader import Spot
-from advisor.triage.text import Line, decoded, joined, lines, number, size
+from advisor.triage.text import Line, decoded, joined, lines, number, rejoined, size
 
 OVERSEERS = ("(raylet)", "(autoscaler)")  # they speak of others
+AROUND = 2**12  # bytes in which it is seen whether lines were broken
 MOST_AFTER = 60  # lines that may belong to one message
 GIB = 2**30
 OTHER_PROCESS = re.compile(r"process(\d{1,12}+)has(?<![\d.,])(\d{1,9}+(?:\.\d{1,9}+)?)([gmkt]ib|bytes)memoryinuse")
@@ -31,10 +32,22 @@ class Passage(NamedTuple):
 
 
 def passage(spot: Spot) -> Passage:
-    """The lines of the message's own process, where prefixes tell processes apart."""
-    after = lines(decoded(spot.after))
+    """The lines of the message's own process, where prefixes tell processes apart, unbroken where they were broken."""
+    before = lines(decoded(spot.before))[:-1] if spot.before.endswith(b"\n") else lines(decoded(spot.before))
+    whole, anchor = rejoined(before + lines(decoded(spot.after)), len(before))
+    before, after = whole[:anchor], whole[anchor:]
     who = after[0].who if after and after[0].who not in OVERSEERS else ""
-    return Passage(tuple(_of(who, after)[:MOST_AFTER]), tuple(_of(who, lines(decoded(spot.before)))))
+    return Passage(tuple(_of(who, after)[:MOST_AFTER]), tuple(_of(who, before)))
+
+
+def refined(spot: Spot) -> Spot:
+    """The spot with the message that its whole line has, where the line was broken."""
+    near = spot._replace(before=spot.before[-AROUND:], after=spot.after[:AROUND])
+    text = joined(passage(near).after[:1]).lower()
+    if text == joined(lines(decoded(near.after))[:1]).lower():
+        return spot
+    message = next((one for one in load().messages if one.is_in(text)), spot.message)
+    return spot._replace(message=message)
 
 
 def _of(who: str, found: list[Line]) -> list[Line]:

@@ -48,7 +48,9 @@ def read(stream: BinaryIO) -> Log:
     scan.end()
     spots = sorted(scan.spots, key=lambda spot: spot.offset)
     if not any(spot.message.tier >= 2 for spot in spots):
-        spots += _unwrapped(scan.head) or _unwrapped(scan.held[-HEAD:])
+        known = bool(spots)
+        broken = _unwrapped(scan.head, known) or _unwrapped(scan.held[-HEAD:], known)
+        spots += [spot for spot in broken if spot.message.tier >= 2 or not known]
     return Log(tuple(spots), scan.head, scan.held[-HEAD:], scan.counts)
 
 
@@ -198,15 +200,18 @@ def squeezed_lines(raw: bytes) -> str:
     return joined(lines(decoded(raw))).lower()
 
 
-def _unwrapped(raw: bytes) -> list[Spot]:
-    """The first message of a text whose lines were broken inside of words: one text without line ends."""
-    known = grammar.load().messages
-    warnings = [message for message in known if message.tier == 0]
+def _unwrapped(raw: bytes, known: bool) -> list[Spot]:
+    """The first message of a text whose lines were broken inside of words: one text without line ends.
+
+    Without the warnings that are ``known`` already.
+    """
+    messages = grammar.load().messages
+    warnings = [message for message in messages if message.tier == 0 and known]
     broken = (squeezed(line.text) for line in lines(decoded(raw)))
     whole = "".join(text for text in broken if not any(one.is_in(text.lower()) for one in warnings))
     low = whole.lower()
-    for message in sorted(known, key=lambda message: -message.tier):
-        found = message.tier >= 2 and next(filter(None, (grammar.compiled(one).search(low) for one in message.match)), None)
+    for message in sorted(messages, key=lambda message: -message.tier):
+        found = next(filter(None, (grammar.compiled(one).search(low) for one in message.match)), None)
         if found:
             first = max(0, found.start() - 200)
             before, after = whole[:first], whole[first : first + AFTER]

@@ -27,4 +27,5 @@ def got_over(spot: Spot) -> bool:
     if not spot.message.unless:
         return False
     following = squeezed_lines(spot.after[:NEAR])
-    return any(compiled(one).search(following) for one in spot.message.unless)
+    texts = (following, following.replace("\n", ""))
+    return any(compiled(one).search(text) for one in spot.message.unless for text in texts)

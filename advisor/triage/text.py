@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+NARROWEST = 20  # columns at which anybody breaks lines
 LONGEST_LINE = 4096  # characters that count of a line
 ANSI = re.compile(r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]?|\][^\x07\x1b\n]*+(?:\x07|\x1b\\)?|[@-Z\\^_])")
 LINE_END = re.compile(r"\r\n?|\n|\\r?\\?n(?![a-z])|[\x0b\x0c\x85\u2028\u2029]")
@@ -28,6 +29,7 @@ PREFIX = re.compile(
     | \[?(?:INFO|DEBUG|WARNING|WARN|ERROR|CRITICAL|FATAL|TRACE|Driver)\b\]?:?
     | \[?[\w./-]{1,80}\.(?:py|cc|cpp|cu|h):\d{1,6}+\]?+:?+(?![ ]in[ ])     # else a frame, as rich prints it
     | \[[\w.]{1,40}:[ ][\w.-]{1,40}\]                                             # a label of a collector of logs
+    | -(?=[ ])|[\w.]{1,60}[ ]-(?=[ ](?:INFO|DEBUG|WARN|ERROR|CRIT))
     | SUBPROCESS:|stderr:|stdout:|>{1,8}(?=[ ])|\#(?=[ ])|E(?=[ ]{2,})|\|(?=[ ])
     )[ \t]*""",
     re.VERBOSE,
@@ -39,10 +41,11 @@ DECIMAL_COMMA = re.compile(r"\d+,\d\d")
 
 
 class Line(NamedTuple):
-    """What a program wrote, and the process that a prefix names."""
+    """What a program wrote, the process that a prefix names, and the columns that the line took with its prefixes."""
 
     text: str
     who: str = ""
+    columns: int = 0
 
 
 def decoded(raw: bytes) -> str:
@@ -56,7 +59,31 @@ def lines(text: str, most: int = 10**9) -> list[Line]:
     return [_line(part[:LONGEST_LINE]) for part in parts[:most]]
 
 
+def rejoined(found: list[Line], anchor: int) -> tuple[list[Line], int]:
+    """The lines as they were before a terminal or a copy broke all of them at one column, and where the anchor is then.
+
+    Lines are taken for broken where several different ones have the same length and none is longer.
+    """
+    widest = max((line.columns for line in found), default=0)
+    full = {line.text for line in found if line.columns == widest}
+    if widest < NARROWEST or len(full) < 2 or widest >= LONGEST_LINE:
+        return found, anchor
+    whole: list[Line] = []
+    place = 0
+    open_ = False  # the line before goes on in this one
+    for at, line in enumerate(found):
+        if open_:
+            whole[-1] = whole[-1]._replace(text=(whole[-1].text + line.text)[:LONGEST_LINE])
+        else:
+            whole.append(line)
+        open_ = line.columns == widest
+        if at == anchor:
+            place = len(whole) - 1
+    return whole, place
+
+
 def _line(text: str) -> Line:
+    columns = len(text)
     if "&" in text:
         for entity, sign in ENTITIES.items():
             text = text.replace(entity, sign)
@@ -67,7 +94,7 @@ def _line(text: str) -> Line:
         if found is None:
             break
         who, place = who or (found["who"] or ""), found.end()
-    return Line(text[place:].rstrip(), who.strip(" :|"))
+    return Line(text[place:].rstrip(), who.strip(" :|"), columns)
 
 
 def squeezed(text: str) -> str:

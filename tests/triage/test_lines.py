@@ -6,7 +6,7 @@ import pytest
 from samples import FROM_2_2, NEW, READ, torch
 
 from advisor import diagnose
-from advisor.triage.text import Line, lines, number, size, squeezed
+from advisor.triage.text import lines, number, size, squeezed
 
 MESSAGE = torch(FROM_2_2)
 TRACEBACK = [
@@ -49,6 +49,7 @@ FORMS = {
     "boxes": "\n".join(f"│ {line} │" for line in TRACEBACK),
     "wrapped": wrapped("\n".join(TRACEBACK), 61),
     "wrapped narrowly": wrapped("\n".join(TRACEBACK), 23),
+    "wrapped, with other lines": wrapped("\n".join([*TRACEBACK, "worker 3 is gone", "shutting down"]), 97),
     "wrapped between words": "\n".join(TRACEBACK).replace(". ", ".\n"),
     "double spaces": "\n".join(TRACEBACK).replace(" ", "  "),
     "upper case": "\n".join(TRACEBACK[:3]) + "\n" + MESSAGE.replace("CUDA out of memory", "CUDA Out of memory"),
@@ -93,10 +94,22 @@ def test_ranks_do_not_mix() -> None:
     assert found.fields["tried_to_allocate_bytes"] == READ["tried_to_allocate_bytes"]
 
 
+def test_lines_broken_at_one_column_are_whole_again() -> None:
+    """Several of one length and none longer; what ends before that column was not broken."""
+    from advisor.triage.text import rejoined
+
+    text = "first\n" + wrapped("0123456789 " * 9, 30) + "\nlast"
+    whole, anchor = rejoined(lines(text), 2)
+    assert [line.text for line in whole] == ["first", ("0123456789 " * 9).rstrip(), "last"]
+    assert anchor == 1
+    alike = ["a line of twenty-eight signs", "another, that is not as long"[:26]]
+    assert [line.text for line in rejoined(lines("\n".join(alike)), 0)[0]] == alike
+
+
 def test_prefixes_are_taken_off_and_name_the_process() -> None:
     """As many as are stacked."""
     line = "2026-03-04T05:06:07Z (LLMRayActor pid=77) INFO 03-04 05:06:07 x.py:45] # GPU blocks: 12"
-    assert lines(line) == [Line("GPU blocks: 12", "(LLMRayActor pid=77)")]
+    assert [each[:2] for each in lines(line)] == [("GPU blocks: 12", "(LLMRayActor pid=77)")]
 
 
 def test_a_comma_is_a_point_before_two_digits() -> None:
