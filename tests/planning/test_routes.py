@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from planning_toy import GIB, estimate_of, noise, toy_estimate, toy_resolve
 from planning_toy import workload as toy
 
+from advisor.api import advise
 from advisor.errors import RequestError
 from advisor.estimator import estimate_workload
 from advisor.job import Job
@@ -269,3 +270,9 @@ def test_a_route_keeps_what_is_kept_breaks_no_limit_and_fits(keys, seed):
         assert toy_resolve(Job(**keys).with_changes(**last)).to_dict() == end
     assert len({route.name for route in found.alternatives}) == len(found.alternatives) <= 4
     assert found.final is not None or not found.alternatives
+
+
+def test_fsdp_that_is_asked_for_already_has_a_price():
+    """Where FSDP is named, T11 changes the stage alone."""
+    plan = advise(gpu="gtx-1070-ti", train="ministral-3-8b", gpus=4, zero=2, sharding="fsdp", attention="math")
+    assert plan.verdict == "fits-after-changes"
