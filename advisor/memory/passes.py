@@ -80,6 +80,7 @@ def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, 
     return Block(add(kept, casts), kept, forward, backward, tape.gradients)
 
 
+@lru_cache(maxsize=4096)
 def unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float, others: int = 0) -> tuple[tuple[Peak, ...], Extent]:
     """A forward pass that keeps nothing but its input: the peaks, and autocast's copies of the weights."""
     tape = Tape(grad=False, autocast=recipe.autocast)
