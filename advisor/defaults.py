@@ -414,7 +414,7 @@ def why_not_flash(engine: Engine, gpu: Gpu, model: Model, precision: str) -> str
         return "FlashAttention takes fp16 and bf16 only"
     if any(isinstance(layer.mixer, Attention) and layer.mixer.position_bias for layer, _ in model.kinds):
         return f"{model.name} adds learned numbers to the scores, which FlashAttention does not take"
-    widest = max((layer.mixer.head_dim for layer, _ in model.kinds if isinstance(layer.mixer, Attention)), default=0)
+    widest = max((x.head_dim for layer, _ in model.kinds if isinstance(x := layer.attention, Attention)), default=0)
     if widest > FLASH_HEAD:
         return f"heads of {widest} are wider than {FLASH_HEAD}"
     return ""

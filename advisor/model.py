@@ -6,6 +6,7 @@ embedding, its layers in order, a last norm and a head.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -183,6 +184,7 @@ class SelectiveScan(NamedTuple):
     bias: bool = False  # of the projections
     conv_bias: bool = True
     norms: Literal["weights", "plain"] | None = None  # on the step, B and C: Jamba's, Falcon-Mamba's without weights
+    heads: int = 1  # Zamba: each has projections of its own, and is scanned by itself
 
     @property
     def shared_heads(self) -> int:
@@ -258,6 +260,19 @@ class Experts(NamedTuple):
     routed: int | None = None  # experts that the router knows, where not all of them are here
 
 
+class SharedBlock(NamedTuple):
+    """Zamba: attention and an MLP before a layer's own mixer, whose weights several layers have in common. They read the layer's
+    input and the embedding side by side, and a matrix of the layer's own hands on what they make."""
+
+    attention: Attention
+    mlp: Mlp
+    index: int = 0  # which of the model's blocks
+    rank: int = 0  # Zamba 2: of the layer's own adapter of the MLP's first matrix
+    attention_rank: int = 0  # and of its adapters of queries, keys and values
+    first: bool = True  # the layer whose weights are counted: the forward pass comes to it first
+    last: bool = True  # the layer that makes the block's gradients, to which the others add
+
+
 Recurrent = DeltaRule | KimiDelta | StateSpace | SelectiveScan | ShortConvolution
 RECURRENT = (DeltaRule, KimiDelta, StateSpace, SelectiveScan, ShortConvolution)
 Mixer = Attention | LatentAttention | Recurrent | AttentionBesideStateSpace
@@ -272,10 +287,13 @@ class Layer(NamedTuple):
     names: tuple[tuple[str, str], ...] = ()  # modules that transformers calls otherwise than in Llama: (Llama's, its own)
     residual_fp32: bool = False  # Mamba: the residual stream is fp32 whatever the weights are
     cross: Attention | None = None  # a decoder's attention to what its encoder has made
+    shared: SharedBlock | None = None
 
     @property
     def attention(self) -> Attention | LatentAttention | None:
         """The part of the mixer that caches keys and values."""
+        if self.shared:
+            return self.shared.attention
         mixer = self.mixer.attention if isinstance(self.mixer, AttentionBesideStateSpace) else self.mixer
         return mixer if isinstance(mixer, Attention | LatentAttention) else None
 
@@ -284,6 +302,21 @@ class Layer(NamedTuple):
         """The part of the mixer that carries a state."""
         mixer = self.mixer.state_space if isinstance(self.mixer, AttentionBesideStateSpace) else self.mixer
         return mixer if isinstance(mixer, RECURRENT) else None
+
+
+def in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers with the first and the last user of each shared block marked."""
+    users: dict[int, list[int]] = {}
+    for depth, layer in enumerate(layers):
+        if layer.shared:
+            users.setdefault(layer.shared.index, []).append(depth)
+    if not users:
+        return tuple(layers)
+    firsts, lasts = {depths[0] for depths in users.values()}, {depths[-1] for depths in users.values()}
+    return tuple(
+        layer._replace(shared=layer.shared._replace(first=depth in firsts, last=depth in lasts)) if layer.shared else layer
+        for depth, layer in enumerate(layers)
+    )
 
 
 # What a forward pass ends with:

@@ -24,14 +24,19 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
         wide = ops.dropout(wide, m.dropout if net.recipe.train else 0.0)
         return net.linear(prefix + "down_proj", wide, hidden, bias=m.bias)
     if m.fused:
-        gate, up = ops.split(net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias), [m.width, m.width])
-        return net.linear(prefix + "down_proj", net.gated(gate, up, m.activation), hidden, bias=m.bias)
+        return gated_halves(net, m, net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias), hidden, prefix)
     return net.linear(
         prefix + "down_proj",
         ops.dropout(gated_product(net, m, x, prefix), m.dropout if net.recipe.train else 0.0),
         hidden,
         bias=m.bias,
     )
+
+
+def gated_halves(net: Net, m: Mlp, wide: Tensor, hidden: int, prefix: str = "") -> Tensor:
+    """What follows a matrix that makes gate and up together."""
+    gate, up = ops.split(wide, [m.width, m.width])
+    return net.linear(prefix + "down_proj", net.gated(gate, up, m.activation), hidden, bias=m.bias)
 
 
 def gated_product(net: Net, m: Mlp, x: Tensor, prefix: str) -> Tensor:

@@ -13,6 +13,7 @@ from advisor.memory.feed_forward import experts, mlp, shares_tokens
 from advisor.memory.net import Net
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, Tensor, op
+from advisor.memory.shared_block import shared_block
 from advisor.model import RECURRENT, Attention, AttentionBesideStateSpace, Experts, LatentAttention, Layer, Mlp, Model
 
 Branch = Callable[[Tensor], Tensor]
@@ -59,6 +60,8 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
     branches: tuple[tuple[Branch, object], ...] = ((mix, layer.mixer), (look_back, layer.cross), (feed, layer.feed_forward))
     for branch in (branch for branch, there in branches if there):
         inner = ops.to(residual, net.recipe.weight) if layer.residual_fp32 else residual
+        if layer.shared and branch is mix:
+            inner = ops.plus(inner, shared_block(net, layer.shared, inner, hidden, layer.norm))
         if layer.arrangement in ("pre", "sandwich") or (layer.arrangement == "half" and branch is feed):
             inner = norm(inner)
         inner = branch(inner)

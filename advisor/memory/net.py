@@ -60,13 +60,15 @@ class Net:
         self.cache: list[Tensor] = []
         self.memory: Tensor | None = None  # what an encoder has made, and a decoder layer attends to
         self.bias: Tensor | None = None  # T5's numbers for each head and distance, which all layers of a stack share
+        self.embedding: Tensor | None = None  # what Zamba's shared blocks read beside their layer's input
+        self.added: bool | None = None  # whether gradients of the weights at hand are added to others; None: as the tape says
         self.cross_bias: Tensor | None = None  # the zeros in their place in cross-attention
         self.held: Tensor | None = None  # what a variable holds to the end of the layer: eager attention's weights, its output
         self.own_names: dict[str, str] = {}  # what the family calls its modules, where that is not Llama's name
         self._weights: list[Parameter] = []  # autocast's cache knows weights by identity: keep them
 
     def weight(self, elements: int, trainable: bool | None = None) -> Parameter:
-        made = Parameter(elements, self.recipe.weight, self.recipe.trainable if trainable is None else trainable)
+        made = Parameter(elements, self.recipe.weight, self.recipe.trainable if trainable is None else trainable, self.added)
         self._weights.append(made)
         return made
 

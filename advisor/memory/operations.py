@@ -212,7 +212,7 @@ def layer_norm(x: Tensor, weight: Parameter | None, bias: Parameter | None) -> T
 def _joined(*weights: Parameter | None) -> Parameter | None:
     """One parameter as large as several that one node makes the gradients of."""
     real = [w for w in weights if w is not None]
-    return Parameter(sum(w.elements for w in real), real[0].width, real[0].trainable) if real else None
+    return Parameter(sum(w.elements for w in real), real[0].width, real[0].trainable, real[0].added) if real else None
 
 
 # --- products --------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from advisor.model import (
     Model,
     Norm,
     SelectiveScan,
+    SharedBlock,
     ShortConvolution,
     StateSpace,
 )
@@ -45,9 +46,15 @@ class Weight(NamedTuple):
 @lru_cache(maxsize=4096)
 def layer_weights(layer: Layer, hidden: int) -> tuple[Weight, ...]:
     """The weights of one decoder layer."""
-    weights = [*_mixer(layer, hidden), *_feed_forward(layer, hidden), *_layer_norms(layer, hidden)]
+    weights = [*_shared_block(layer, hidden), *_mixer(layer, hidden), *_feed_forward(layer, hidden), *_layer_norms(layer, hidden)]
     own = dict(layer.names)
     return tuple(weight._replace(name=_renamed(weight.name, own)) for weight in weights)
+
+
+@lru_cache(maxsize=4096)
+def module_weights(layer: Layer, hidden: int) -> tuple[Weight, ...]:
+    """The weights that one decoder layer's modules have, those too that it has in common with an earlier layer."""
+    return layer_weights(layer._replace(shared=layer.shared._replace(first=True)) if layer.shared else layer, hidden)
 
 
 @lru_cache(maxsize=1024)
@@ -171,6 +178,31 @@ def _mixer(layer: Layer, hidden: int) -> Iterator[Weight]:
         yield from _attention(layer.cross, layer.norm, hidden, "cross.")
 
 
+def _shared_block(layer: Layer, hidden: int) -> Iterator[Weight]:
+    block = layer.shared
+    if block is None:
+        return
+    if block.first:
+        for weight in _attention(block.attention, layer.norm, 2 * hidden):
+            yield weight._replace(rows=hidden) if weight.name == "o_proj" else weight
+        yield from _mlp("", block.mlp, hidden)
+        yield from _norm("shared.input_layernorm", 2 * hidden, layer.norm)
+        yield from _norm("shared.pre_ff_layernorm", hidden, layer.norm)
+    for name, rank, out in block_adapters(block, hidden):
+        yield Weight(f"{name}.0", rank, hidden if name.startswith("gate") else 2 * hidden, "linear")
+        yield Weight(f"{name}.1", out, rank, "linear")
+    yield Weight("linear", hidden, hidden, "linear")
+
+
+def block_adapters(block: SharedBlock, hidden: int) -> Iterator[tuple[str, int, int]]:
+    """A layer's own adapters of a shared block (Zamba2Attention, Zamba2MLP): name, rank, output features."""
+    if block.attention_rank:
+        for part in "qkv":
+            yield f"linear_{part}_adapter_list", block.attention_rank, 2 * hidden
+    if block.rank:
+        yield "gate_up_proj_adapter_list", block.rank, 2 * block.mlp.width
+
+
 def _attention(mixer: Attention, norm: Norm, hidden: int, part: str = "") -> Iterator[Weight]:
     query, kv = mixer.query_width, mixer.kv_width
     query_rows = 2 * query if mixer.output_gate else query
@@ -250,8 +282,13 @@ def _convolution(name: str, channels: int, kernel: int, bias: bool) -> Iterator[
 def _selective_scan(mixer: SelectiveScan, hidden: int) -> Iterator[Weight]:
     yield from _linear("in_proj", 2 * mixer.width, hidden, mixer.bias)
     yield from _convolution("conv1d", mixer.width, mixer.kernel, mixer.conv_bias)
-    yield Weight("x_proj", mixer.rank + 2 * mixer.state, mixer.width, "linear")
-    yield from _linear("dt_proj", mixer.width, mixer.rank, bias=True)
+    if mixer.heads > 1:  # parameters, not modules: neither quantized nor adapted
+        yield Weight("x_proj_weight", mixer.rank + 2 * mixer.state, mixer.width, "other")
+        yield Weight("dt_proj_weight", mixer.width, mixer.rank, "other")
+        yield Weight("dt_proj_bias", mixer.width, 1, "other")
+    else:
+        yield Weight("x_proj", mixer.rank + 2 * mixer.state, mixer.width, "linear")
+        yield from _linear("dt_proj", mixer.width, mixer.rank, bias=True)
     yield Weight("A_log", mixer.width, mixer.state, "other")
     yield Weight("D", mixer.width, 1, "other")
     if mixer.norms == "weights":

@@ -17,6 +17,7 @@ from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import Block, Peak, Storage, Tape, envelope, run_backward, turn
 from advisor.memory.sharding import Rank
+from advisor.memory.shared_block import beside_embedding, embedding_copy
 from advisor.model import Attention, Layer, Model
 
 
@@ -225,6 +226,8 @@ def _blocks(recipe: Recipe, rank: Rank, checkpointed: bool, adding: bool, others
             stored_block(recipe, layer, model.hidden, dropout, frozen and depth in starts, adding, others)
             for depth, layer in enumerate(model.layers)
         ]
+    if any(layer.shared for layer in model.layers):
+        return beside_embedding(recipe, model, layers, checkpointed=checkpointed)
     return _stacked(recipe, rank, layers, others, checkpointed=checkpointed) if model.ends else layers
 
 
@@ -254,6 +257,7 @@ def above(level: Extent, peaks: Iterable[Peak], gradients: Extent = NOTHING) -> 
 def prefill_peaks(recipe: Recipe, rank: Rank) -> tuple[Peak, ...]:
     """A prefill's peaks above the weights; what is live throughout is the input's embedding and the rotary tables."""
     level = add(rotary_tables(recipe, rank.model), times(per_token(rank.model.hidden), recipe.stream))
+    level = add(level, embedding_copy(recipe, rank.model))
     peaks: list[Peak] = []
     at = ends(rank.model)
     for depth, layer in enumerate(rank.model.layers):

@@ -114,14 +114,18 @@ class Storage:
 
 
 class Parameter:
-    """A weight. It is live all the time and counted elsewhere; its gradient is counted here."""
+    """A weight. It is live all the time and counted elsewhere; its gradient is counted here.
 
-    __slots__ = ("elements", "trainable", "width")
+    ``added``: whether its gradient is added to one that exists already; None: as the tape says.
+    """
 
-    def __init__(self, elements: int, width: int, trainable: bool) -> None:
+    __slots__ = ("added", "elements", "trainable", "width")
+
+    def __init__(self, elements: int, width: int, trainable: bool, added: bool | None = None) -> None:
         self.elements = elements
         self.width = width
         self.trainable = trainable
+        self.added = added
 
 
 class Tensor:
@@ -142,7 +146,7 @@ class Tensor:
 class Node:
     """One operation in the autograd graph: where its gradients go, and what it keeps until it has run."""
 
-    __slots__ = ("gathers", "grads", "in_place", "inputs", "passes", "saved", "temporaries", "weight")
+    __slots__ = ("gathers", "grads", "in_place", "inputs", "passes", "saved", "splits", "temporaries", "weight")
 
     def __init__(self, inputs: Sequence[Tensor], saved: Sequence[Tensor], temporaries: Extent) -> None:
         self.inputs = [(x.node, times(x.elements, x.width)) for x in inputs if x.needs_grad]
@@ -152,6 +156,7 @@ class Node:
             if x.kept_as:
                 self.temporaries = add(self.temporaries, times(x.elements, x.width))
         self.passes = False  # the gradient is handed on as it is (views, additions)
+        self.splits = False  # the inputs' gradients are views of parts of it
         self.in_place = False  # the gradient is made in what was kept
         self.gathers = False  # several outputs: their gradients are kept side by side
         self.weight: Parameter | None = None
@@ -241,6 +246,8 @@ def _gradient(tape: Tape, node: Node, arrived: Storage, extent: Extent) -> Stora
     """An input's gradient: a new tensor, or one that is there already."""
     if node.in_place:
         return node.saved[0]
+    if node.splits:
+        return arrived
     return arrived if node.passes and extent == arrived.extent else Storage(tape, extent)
 
 
@@ -248,6 +255,6 @@ def _accumulate(tape: Tape, weight: Parameter) -> None:
     """A parameter's gradient: kept, or added to the one of an earlier micro-batch and let go."""
     extent: Extent = (weight.elements * weight.width, 0, 0, 0, 0, 0)
     gradient = Storage(tape, extent)
-    if not tape.accumulating:
+    if not (tape.accumulating if weight.added is None else weight.added):
         tape.gradients = add(tape.gradients, extent)
         tape.parameter_gradients.append(gradient)

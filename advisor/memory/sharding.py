@@ -18,8 +18,10 @@ from advisor.model import (
     Mlp,
     Model,
     SelectiveScan,
+    SharedBlock,
     ShortConvolution,
     StateSpace,
+    in_order,
 )
 from advisor.workload import Workload
 
@@ -57,7 +59,7 @@ def ranks(w: Workload) -> Iterator[Rank]:
     head_stage = 0 if head_on_first else last
     for stage in sorted({0, 1, last} & set(range(len(dealt)))):
         start, end = dealt[stage]
-        part = local._replace(layers=local.layers[start:end], stored=None)
+        part = local._replace(layers=in_order(local.layers[start:end]), stored=None)
         yield Rank(part, embeds=stage == 0, has_head=stage == head_stage, stage=stage, stages=stages, head_parts=head_parts)
 
 
@@ -121,8 +123,9 @@ def undivided(model: Model, degree: int) -> str:
             return f"the {kv_heads} key-value heads"
         if layer.recurrent and layer.recurrent.shared_heads % degree:
             return f"the {layer.recurrent.shared_heads} heads of the recurrent layers"
+        part = layer.shared.mlp if layer.shared else layer.feed_forward
         for name in ("width", "shared_width", "beside"):
-            width = getattr(layer.feed_forward, name, 0)
+            width = getattr(part, name, 0)
             if width % degree:
                 return f"the feed-forward width of {width:,}"
     return ""
@@ -140,7 +143,15 @@ def _narrowed_layer(layer: Layer, tp: int, ep: int, expert_tp: int) -> Layer:
             shared_width=part.shared_width // tp,
             beside=part.beside // tp,
         )
-    return layer._replace(mixer=_narrowed_mixer(layer.mixer, tp), feed_forward=part)
+    return layer._replace(mixer=_narrowed_mixer(layer.mixer, tp), feed_forward=part, shared=_narrowed_block(layer.shared, tp))
+
+
+def _narrowed_block(block: SharedBlock | None, tp: int) -> SharedBlock | None:
+    if block is None:
+        return None
+    attention = _narrowed_mixer(block.attention, tp)
+    assert isinstance(attention, Attention)
+    return block._replace(attention=attention, mlp=block.mlp._replace(width=block.mlp.width // tp))
 
 
 def _narrowed_mixer(mixer: Mixer | None, tp: int) -> Mixer | None:

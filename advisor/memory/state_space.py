@@ -36,6 +36,8 @@ def forward(net: Net, mixer: Recurrent, x: Tensor, hidden: int) -> Tensor:
 
 def mamba1(net: Net, m: SelectiveScan, x: Tensor, hidden: int) -> Tensor:
     """MambaMixer, and those of Falcon-Mamba and Jamba, which norm the step and B and C."""
+    if m.heads > 1:
+        return mamba1_in_heads(net, m, x, hidden)
     mixed, gate = ops.split(net.linear("in_proj", x, 2 * m.width, bias=m.bias), [m.width, m.width])
     net.remembered(per_sequence(m.mixed_width * m.kernel), mixed.width)
     mixed = ops.activation(convolved(net, mixed, m.kernel, m.conv_bias), "silu")
@@ -46,6 +48,37 @@ def mamba1(net: Net, m: SelectiveScan, x: Tensor, hidden: int) -> Tensor:
     out = selective_scan(net, m, mixed, step, b, c, gate)
     net.remembered(per_sequence(m.width * m.state), FP32)
     return net.linear("out_proj", copied(ops.to(out, x.width)), hidden, bias=m.bias)
+
+
+def mamba1_in_heads(net: Net, m: SelectiveScan, x: Tensor, hidden: int) -> Tensor:
+    """ZambaMambaMixer: heads with projections of their own, scanned one after the other; all keep what they read."""
+    projected = net.linear("in_proj", x, 2 * m.width, bias=m.bias)
+    mixed, gate = (copied(half) for half in ops.split(projected, [m.width, m.width]))
+    net.remembered(per_sequence(m.mixed_width * m.kernel), mixed.width)
+    mixed = ops.activation(convolved(net, mixed, m.kernel, m.conv_bias), "silu")
+    read = in_heads(net, copied(mixed), m.heads * (m.rank + 2 * m.state), m.width * (m.rank + 2 * m.state))
+    step, b, c = ops.split(read, [m.heads * m.rank, m.heads * m.state, m.heads * m.state])
+    step = in_heads(net, step, m.width, m.width * m.rank)
+    head = m._replace(width=m.width // m.heads, heads=1)
+    outs = []
+    for _ in range(m.heads):
+        parts = [ops.part(whole, head.width) for whole in (mixed, step)] + [ops.part(whole, m.state) for whole in (b, c)]
+        outs.append(selective_scan(net, head, *parts, ops.part(gate, head.width)))
+        del parts
+    net.remembered(per_sequence(m.width * m.state), FP32)
+    out = ops.joined(outs)
+    del outs, projected
+    return net.linear("out_proj", copied(ops.to(out, x.width)), hidden, bias=m.bias)
+
+
+def in_heads(net: Net, x: Tensor, rows: int, elements: int) -> Tensor:
+    """A batched product with each head's own matrix, copied for each sequence."""
+    weight = net.weight(elements)
+    if net.tape.autocast:
+        x = ops.to(x, HALF)
+    copies = net.tape.tensor(per_sequence(elements), x.width)
+    saves = [copies, *([x] if weight.trainable else [])]
+    return op([x], per_token(rows), x.width, saves, scratch=times(copies.elements, x.width), weight=weight)
 
 
 def inner_norm(net: Net, m: SelectiveScan, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from advisor.memory import ggml
 from advisor.memory.allocator import block
 from advisor.memory.formats import BYTES, FORMATS
-from advisor.memory.parameters import Kind, Weight, layer_weights, outer_weights
+from advisor.memory.parameters import Kind, Weight, layer_weights, module_weights, outer_weights
 from advisor.memory.sharding import Rank
 from advisor.model import Attention, Experts, Layer, Model, StoredTensor
 
@@ -265,7 +265,7 @@ def adapter_targets(model: Model, asked: tuple[str, ...]) -> frozenset[str]:
 
 def adapter_weights(layer: Layer, hidden: int, rank: int, targets: frozenset[str]) -> Iterator[Weight]:
     """The two matrices of each LoRA adapter of a layer (Hu et al., arXiv 2106.09685)."""
-    for weight in layer_weights(layer, hidden):
+    for weight in module_weights(layer, hidden):
         width, name = rank, last_name(weight.name)
         if weight.kind == "expert" and isinstance(layer.feed_forward, Experts):
             name = weight.name

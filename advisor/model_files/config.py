@@ -55,8 +55,9 @@ def families() -> dict[str, Family]:
     from advisor.model_files.families_hybrid import HYBRID
     from advisor.model_files.families_mixtures import MIXTURES
     from advisor.model_files.families_remote import REMOTE
+    from advisor.model_files.zamba import ZAMBA
 
-    return DENSE | GPT | MIXTURES | REMOTE | HYBRID | ENCODERS
+    return DENSE | GPT | MIXTURES | REMOTE | HYBRID | ZAMBA | ENCODERS
 
 
 def model_from_config(config: Mapping[str, Any], name: str) -> Model:
