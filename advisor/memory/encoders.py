@@ -30,8 +30,6 @@ def surround(net: Net, layer: Layer, hidden: int, others: int, *, checkpointed: 
         if layer.cross.position_bias == "shared":
             zeros = (0, 0, 0, layer.cross.heads * others, 0, 0)
             net.cross_bias = _outside(net.tape, zeros, recipe.weight, needs_grad=checkpointed)
-    if layer.shared:
-        net.embedding = _outside(net.tape, per_token(hidden), recipe.stream, needs_grad=recipe.trainable or checkpointed)
     mixer = layer.mixer
     if isinstance(mixer, Attention) and mixer.position_bias == "shared":
         net.bias = _outside(net.tape, (0, 0, 0, 0, mixer.heads, 0), recipe.weight, needs_grad=recipe.trainable)

@@ -1,6 +1,6 @@
 """How a model is run, and the linear layers and norms that every part of it is made of."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor.memory import operations as ops
 from advisor.memory.extent import Extent
@@ -61,14 +61,17 @@ class Net:
         self.memory: Tensor | None = None  # what an encoder has made, and a decoder layer attends to
         self.bias: Tensor | None = None  # T5's numbers for each head and distance, which all layers of a stack share
         self.embedding: Tensor | None = None  # what Zamba's shared blocks read beside their layer's input
-        self.added: bool | None = None  # whether gradients of the weights at hand are added to others; None: as the tape says
+        self.added: bool | None = None  # of the weights at hand, as Parameter has it
+        self.copied: Literal["same", "again"] | None = None
+        self.recomputed = False  # a checkpointed layer that runs again
         self.cross_bias: Tensor | None = None  # the zeros in their place in cross-attention
         self.held: Tensor | None = None  # what a variable holds to the end of the layer: eager attention's weights, its output
         self.own_names: dict[str, str] = {}  # what the family calls its modules, where that is not Llama's name
         self._weights: list[Parameter] = []  # autocast's cache knows weights by identity: keep them
 
     def weight(self, elements: int, trainable: bool | None = None) -> Parameter:
-        made = Parameter(elements, self.recipe.weight, self.recipe.trainable if trainable is None else trainable, self.added)
+        trains = self.recipe.trainable if trainable is None else trainable
+        made = Parameter(elements, self.recipe.weight, trains, self.added, self.copied)
         self._weights.append(made)
         return made
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.memory.extent import Extent, add, times
-from advisor.memory.shadow import FP32, HALF, Parameter, Tensor, op
+from advisor.memory.shadow import FP32, HALF, Parameter, Storage, Tensor, op
 
 
 def per_token(w: int) -> Extent:
@@ -224,6 +224,9 @@ def cast_weight(x: Tensor, weight: Parameter) -> Tensor:
     cached = tape.casts.get(id(weight))
     if cached is None:
         source = Tensor(tape, tape.outside, (weight.elements, 0, 0, 0, 0, 0), weight.width, False, None)
+        if weight.copied:
+            there = tape.outside if weight.copied == "same" else Storage(tape, times(source.elements, HALF))
+            return Tensor(tape, there, source.elements, HALF, weight.trainable and tape.grad, None)
         cached = op([source], source.elements, HALF, weight=weight)
         tape.casts[id(weight)] = cached
     return cached

@@ -57,6 +57,12 @@ def module_weights(layer: Layer, hidden: int) -> tuple[Weight, ...]:
     return layer_weights(layer._replace(shared=layer.shared._replace(first=True)) if layer.shared else layer, hidden)
 
 
+@lru_cache(maxsize=4096)
+def own_weights(layer: Layer, hidden: int) -> tuple[Weight, ...]:
+    """Those that it has in common with no other layer."""
+    return layer_weights(layer._replace(shared=layer.shared._replace(first=False)) if layer.shared else layer, hidden)
+
+
 @lru_cache(maxsize=1024)
 def outer_weights(model: Model) -> tuple[Weight, ...]:
     """The weights outside the layers: embedding, positions, last norm, and the head when it is not the embedding."""

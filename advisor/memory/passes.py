@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from advisor.memory import encoders
+from advisor.memory import encoders, shared_block
 from advisor.memory.extent import NOTHING, Extent, add, less, times, total
 from advisor.memory.layers import layer_forward
 from advisor.memory.losses import end_block
@@ -17,7 +17,6 @@ from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import Block, Peak, Storage, Tape, envelope, run_backward, turn
 from advisor.memory.sharding import Rank
-from advisor.memory.shared_block import beside_embedding, embedding_copy
 from advisor.model import Attention, Layer, Model
 
 
@@ -45,7 +44,7 @@ def stored_block(
     ``others``: tokens that an encoder has read for it."""
     tape = Tape(grad=recipe.train, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
-    encoders.surround(net, layer, hidden, others)
+    surround(net, layer, hidden, others)
     x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream, needs_grad=not first)
     y = layer_forward(net, layer, x, hidden, dropout)
     forward = tape.take_peaks()
@@ -64,7 +63,7 @@ def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, 
     forward, casts = unrecorded(recipe, layer, hidden, dropout, others)
     tape = Tape(grad=True, autocast=recipe.autocast, accumulating=adding)
     net = Net(tape, recipe)
-    encoders.surround(net, layer, hidden, others, checkpointed=True)
+    surround(net, layer, hidden, others, checkpointed=True)
     x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream, needs_grad=True)
     kept = tape.live
     tape.arriving = Storage(tape, times(per_token(share(hidden, recipe.parts)), recipe.stream))
@@ -86,7 +85,7 @@ def unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float, others
     """A forward pass that keeps nothing but its input: the peaks, and autocast's copies of the weights."""
     tape = Tape(grad=False, autocast=recipe.autocast)
     net = Net(tape, recipe)
-    encoders.surround(net, layer, hidden, others)
+    surround(net, layer, hidden, others)
     x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream)
     y = layer_forward(net, layer, x, hidden, dropout)
     peaks = tape.take_peaks()
@@ -99,12 +98,18 @@ def cached_block(recipe: Recipe, layer: Layer, hidden: int, others: int = 0) -> 
     """A layer of a prefill: what it keeps is its part of the KV cache."""
     tape = Tape(grad=False)
     net = Net(tape, recipe)
-    encoders.surround(net, layer, hidden, others)
+    surround(net, layer, hidden, others)
     x = tape.tensor(per_token(share(hidden, recipe.parts)), recipe.stream)
     y = layer_forward(net, layer, x, hidden)
     peaks = tape.take_peaks()
     del y, x
     return Block(tape.live, tape.live, peaks, (), NOTHING)
+
+
+def surround(net: Net, layer: Layer, hidden: int, others: int, *, checkpointed: bool = False) -> None:
+    """What a layer sees beside its input."""
+    encoders.surround(net, layer, hidden, others, checkpointed=checkpointed)
+    shared_block.surround(net, layer, hidden, recomputed=checkpointed)
 
 
 def embedding_peak(recipe: Recipe, model: Model, *, tied: bool) -> Peak:
@@ -227,7 +232,7 @@ def _blocks(recipe: Recipe, rank: Rank, checkpointed: bool, adding: bool, others
             for depth, layer in enumerate(model.layers)
         ]
     if any(layer.shared for layer in model.layers):
-        return beside_embedding(recipe, model, layers, checkpointed=checkpointed)
+        return shared_block.around(recipe, model, layers, checkpointed=checkpointed, adding=adding)
     return _stacked(recipe, rank, layers, others, checkpointed=checkpointed) if model.ends else layers
 
 
@@ -257,7 +262,7 @@ def above(level: Extent, peaks: Iterable[Peak], gradients: Extent = NOTHING) -> 
 def prefill_peaks(recipe: Recipe, rank: Rank) -> tuple[Peak, ...]:
     """A prefill's peaks above the weights; what is live throughout is the input's embedding and the rotary tables."""
     level = add(rotary_tables(recipe, rank.model), times(per_token(rank.model.hidden), recipe.stream))
-    level = add(level, embedding_copy(recipe, rank.model))
+    level = add(level, shared_block.embedding_copy(recipe, rank.model))
     peaks: list[Peak] = []
     at = ends(rank.model)
     for depth, layer in enumerate(rank.model.layers):

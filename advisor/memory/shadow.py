@@ -15,7 +15,7 @@ Sizes are extents (see extent.py); what is measured is the live memory at its lo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor.memory.extent import NOTHING, Extent, add, covers, times
 
@@ -116,16 +116,20 @@ class Storage:
 class Parameter:
     """A weight. It is live all the time and counted elsewhere; its gradient is counted here.
 
-    ``added``: whether its gradient is added to one that exists already; None: as the tape says.
+    ``added``: whether its gradient is added to one that exists already; None: as the tape says. ``copied``: autocast has copied it
+    in an earlier layer, and the gradients of all copies are summed there; the copy is the same one, or made again.
     """
 
-    __slots__ = ("added", "elements", "trainable", "width")
+    __slots__ = ("added", "copied", "elements", "trainable", "width")
 
-    def __init__(self, elements: int, width: int, trainable: bool, added: bool | None = None) -> None:
+    def __init__(
+        self, elements: int, width: int, trainable: bool, added: bool | None = None, copied: Literal["same", "again"] | None = None
+    ) -> None:
         self.elements = elements
         self.width = width
         self.trainable = trainable
         self.added = added
+        self.copied = copied
 
 
 class Tensor:

@@ -10,25 +10,36 @@ from collections.abc import Sequence
 
 from advisor.memory import operations as ops
 from advisor.memory.attention import attend, rotated
-from advisor.memory.extent import NOTHING, Extent, add, times
+from advisor.memory.extent import NOTHING, Extent, add, less, times
 from advisor.memory.feed_forward import gated_halves, mlp
 from advisor.memory.net import Net, Recipe
 from advisor.memory.operations import per_token
-from advisor.memory.parameters import block_adapters
-from advisor.memory.shadow import Block, Tensor, op
+from advisor.memory.parameters import block_adapters, module_weights, own_weights
+from advisor.memory.shadow import HALF, Block, Tensor, op
 from advisor.model import Layer, Model, SharedBlock
+
+
+def surround(net: Net, layer: Layer, hidden: int, *, recomputed: bool) -> None:
+    """The embedding, counted elsewhere."""
+    if layer.shared:
+        graded = net.tape.grad and (net.recipe.trainable or recomputed)
+        net.embedding = Tensor(net.tape, net.tape.outside, per_token(hidden), net.recipe.stream, graded, None)
+        net.recomputed = recomputed
 
 
 def shared_block(net: Net, block: SharedBlock, x: Tensor, hidden: int, norm: str) -> Tensor:
     """ZambaAttentionDecoderLayer and Zamba2AttentionDecoderLayer, and the layer's own matrix behind them."""
     assert net.embedding
-    net.added = not block.last
+    copies, alone = net.tape.autocast, block.first and block.last
+    if copies and not block.first:
+        net.copied = "again" if net.recomputed else "same"
+    net.added = None if alone or (copies and block.first) else not block.last
     out = side_by_side(x, net.embedding)
     out = net.norm(norm, out)
     out = attended(net, block, out, hidden)
     out = net.norm(norm, out)
     out = fed(net, block, out, hidden)
-    net.added = None
+    net.added, net.copied = None, None
     handed = net.linear("linear", out, hidden)
     net.held = handed  # ZambaHybridLayer names it to the end
     return handed
@@ -65,9 +76,10 @@ def fed(net: Net, block: SharedBlock, x: Tensor, hidden: int) -> Tensor:
 def adapted(net: Net, block: SharedBlock, part: str, x: Tensor, hidden: int) -> Tensor:
     """One of the layer's own adapters, whose gradients are its own too."""
     name, rank, out = next(adapter for adapter in block_adapters(block, hidden) if adapter[0].startswith(part))
-    added, net.added = net.added, None
+    of_block = net.added, net.copied
+    net.added, net.copied = None, None
     made = net.linear(f"{name}.1", net.linear(f"{name}.0", x, rank), out)
-    net.added = added
+    net.added, net.copied = of_block
     return made
 
 
@@ -80,15 +92,33 @@ def embedding_copy(recipe: Recipe, model: Model) -> Extent:
     return times(per_token(model.hidden), recipe.stream) if there else NOTHING
 
 
-def beside_embedding(recipe: Recipe, model: Model, blocks: Sequence[Block], *, checkpointed: bool) -> list[Block]:
-    """The layers with that copy beside them, which checkpointed layers keep, and in the backward pass its gradient: at first
-    half of a tensor that the layer's input has the other half of, then a sum."""
+def around(recipe: Recipe, model: Model, blocks: Sequence[Block], *, checkpointed: bool, adding: bool) -> list[Block]:
+    """The layers with what is beside them: the embedding's copy, which checkpointed layers keep, and in the backward pass its
+    gradient, at first half of a tensor that the layer's input has the other half of, then a sum.
+
+    To autograd autocast copies a block's weights once, so that their gradients are summed in 16-bit until the first of its layers
+    is done. Elsewhere the sums are the gradients, which are dropped then where earlier ones exist.
+    """
     copy = embedding_copy(recipe, model)
+    graded = recipe.trainable or checkpointed
     put: list[Block] = []
-    sums = NOTHING
+    gradient, sums = NOTHING, NOTHING
     for layer, block in zip(reversed(model.layers), reversed(blocks), strict=True):
-        kept = copy if checkpointed else NOTHING
-        put.append(block._replace(with_forward=copy, with_backward=add(kept, sums)))
-        if layer.shared and (recipe.trainable or checkpointed):
-            sums = copy if any(sums) else times(copy, 2)
+        beside = add(add(gradient, sums), copy if checkpointed else NOTHING)
+        left = block.gradients
+        if layer.shared and graded:
+            gradient = copy if any(gradient) else times(copy, 2)
+        if layer.shared and recipe.trainable and not (layer.shared.first and layer.shared.last):
+            whole: Extent = (shared_elements(layer, model.hidden), 0, 0, 0, 0, 0)
+            turn = int(layer.shared.last) - int(layer.shared.first)
+            if recipe.autocast:
+                sums = add(sums, times(whole, turn * HALF))
+            elif adding and layer.shared.first:
+                left = less(left, times(whole, recipe.weight))
+        put.append(block._replace(with_forward=copy, with_backward=beside, gradients=left))
     return put[::-1]
+
+
+def shared_elements(layer: Layer, hidden: int) -> int:
+    """Elements of the weights that a layer has in common with others."""
+    return sum(x.elements for x in module_weights(layer, hidden)) - sum(x.elements for x in own_weights(layer, hidden))
