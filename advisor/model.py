@@ -91,6 +91,7 @@ class DeltaRule(NamedTuple):
     value_dim: int
     kernel: int
     joined: bool  # Qwen3-Next: one projection for queries, keys, values and gate, another for the two scalars of a head
+    apart: bool = False  # OLMo Hybrid: a projection for each of them; its betas are doubled
 
     @property
     def shared_heads(self) -> int:

@@ -17,6 +17,8 @@ CHUNK = 64  # tokens
 
 def delta_rule(net: Net, d: DeltaRule, x: Tensor, hidden: int) -> Tensor:
     """Qwen3NextGatedDeltaNet and Qwen3_5GatedDeltaNet."""
+    if d.apart:
+        return delta_rule_apart(net, d, x, hidden)
     keys, values, heads = d.key_width, d.value_width, d.value_heads
     if d.joined:
         wide = net.linear("in_proj_qkvz", x, 2 * keys + 2 * values)
@@ -32,16 +34,37 @@ def delta_rule(net: Net, d: DeltaRule, x: Tensor, hidden: int) -> Tensor:
         z = net.linear("in_proj_z", x, values)
         b = net.linear("in_proj_b", x, heads)
         a = net.linear("in_proj_a", x, heads)
-    net.remembered(per_sequence(d.mixed_width * d.kernel), mixed.width)
-    mixed = ops.activation(convolved(net, mixed, d.kernel, bias=False), "silu")
-    q, k, v = ops.split(mixed, [keys, keys, values])
+    q, k, v = short(net, d, mixed)
+    del mixed
     beta = ops.sigmoid(b)
-    step = op([ops.to(a, FP32)], per_token(heads), FP32, weight=net.weight(heads))
-    step = ops.multiply_weight(ops.activation(step, "silu"), net.weight(heads))
-    core = chunked_delta_rule(net, d, [q, k, v, beta, step])
-    net.remembered(per_sequence(heads * d.key_dim * d.value_dim), FP32)
+    core = chunked_delta_rule(net, d, [q, k, v, beta, decay_of(net, d, a)])
+    net.remembered(per_sequence(d.state_elements), FP32)
     core = gated_by_rows(net, core, z, heads, d.value_dim)
     return net.linear("out_proj", core, hidden)
+
+
+def delta_rule_apart(net: Net, d: DeltaRule, x: Tensor, hidden: int) -> Tensor:
+    """OlmoHybridGatedDeltaNet; the gate is made last."""
+    widths = (("q_proj", d.key_width), ("k_proj", d.key_width), ("v_proj", d.value_width))
+    q, k, v = short(net, d, ops.joined([net.linear(name, x, width) for name, width in widths]))
+    beta = ops.scaled(ops.sigmoid(net.linear("b_proj", x, d.value_heads)))
+    step = decay_of(net, d, net.linear("a_proj", x, d.value_heads))
+    core = chunked_delta_rule(net, d, [q, k, v, beta, step])
+    net.remembered(per_sequence(d.state_elements), FP32)
+    core = gated_by_rows(net, core, net.linear("g_proj", x, d.value_width), d.value_heads, d.value_dim)
+    return net.linear("o_proj", core, hidden)
+
+
+def short(net: Net, d: DeltaRule, mixed: Tensor) -> list[Tensor]:
+    """Queries, keys and values behind the short convolution."""
+    net.remembered(per_sequence(d.mixed_width * d.kernel), mixed.width)
+    mixed = ops.activation(convolved(net, mixed, d.kernel, bias=False), "silu")
+    return ops.split(mixed, [d.key_width, d.key_width, d.value_width])
+
+
+def decay_of(net: Net, d: DeltaRule, a: Tensor) -> Tensor:
+    step = op([ops.to(a, FP32)], per_token(d.value_heads), FP32, weight=net.weight(d.value_heads))
+    return ops.multiply_weight(ops.activation(step, "silu"), net.weight(d.value_heads))
 
 
 def gated_by_rows(net: Net, x: Tensor, gate: Tensor, rows: int, weights: int) -> Tensor:

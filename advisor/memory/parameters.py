@@ -249,7 +249,12 @@ def _latent(mixer: LatentAttention, norm: Norm, hidden: int) -> Iterator[Weight]
 
 
 def _delta_rule(mixer: DeltaRule, hidden: int) -> Iterator[Weight]:
-    if mixer.joined:
+    if mixer.apart:
+        for part, rows in (("q", mixer.key_width), ("k", mixer.key_width), ("v", mixer.value_width), ("g", mixer.value_width)):
+            yield Weight(f"{part}_proj", rows, hidden, "linear")
+        yield Weight("a_proj", mixer.value_heads, hidden, "linear")
+        yield Weight("b_proj", mixer.value_heads, hidden, "linear")
+    elif mixer.joined:
         yield Weight("in_proj_qkvz", mixer.mixed_width + mixer.value_width, hidden, "linear")
         yield Weight("in_proj_ba", 2 * mixer.value_heads, hidden, "linear")
     else:
@@ -261,7 +266,7 @@ def _delta_rule(mixer: DeltaRule, hidden: int) -> Iterator[Weight]:
     yield Weight("dt_bias", mixer.value_heads, 1, "other")
     yield Weight("A_log", mixer.value_heads, 1, "other")
     yield Weight("mixer.norm", mixer.value_dim, 1, "norm")
-    yield Weight("out_proj", hidden, mixer.value_width, "linear")
+    yield Weight("o_proj" if mixer.apart else "out_proj", hidden, mixer.value_width, "linear")
 
 
 def _kimi_delta(mixer: KimiDelta, hidden: int) -> Iterator[Weight]:

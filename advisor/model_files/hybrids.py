@@ -61,6 +61,32 @@ def qwen3_5(keys: Keys, family: Family, layers: int, *, joined: bool = False) ->
     )
 
 
+def olmo_hybrid(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """A gated delta rule in three layers of four, with its norms before it; the attention layers have theirs behind."""
+    kinds = kinds_of(keys, layers, {"linear_attention": "recurrent", "full_attention": "attention"})
+    kinds = kinds or every(keys, layers, "full_attention_interval")
+    if "attention" not in kinds:
+        kinds[-1] = "attention"
+    heads = keys.count("num_attention_heads")
+    key_heads = keys.optional("linear_num_key_heads") or heads
+    key_dim = keys.optional("linear_key_head_dim") or int(0.75 * keys.count("hidden_size") / key_heads)
+    rule = DeltaRule(
+        key_heads=key_heads,
+        value_heads=keys.optional("linear_num_value_heads") or heads,
+        key_dim=key_dim,
+        value_dim=keys.optional("linear_value_head_dim") or 2 * key_dim,
+        kernel=keys.count("linear_conv_kernel_dim"),
+        joined=False,
+        apart=True,
+    )
+    part = mlp_of(keys, family)
+    made = {
+        "recurrent": Layer(rule, part, norm=family.norm),
+        "attention": Layer(attention_of(keys, family, None), part, "post", family.norm),
+    }
+    return tuple(made[kind] for kind in kinds)
+
+
 _MAMBA = {"mamba": "recurrent", "mamba2": "recurrent", "linear_attention": "recurrent"}
 _ATTENTION = {"attention": "attention", "full_attention": "attention"}
 

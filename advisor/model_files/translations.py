@@ -191,6 +191,12 @@ def kimi_linear(config: Keys) -> Keys:
     return config
 
 
+def olmo_hybrid(config: Keys) -> Keys:
+    """``rope_parameters`` without a theta: no positions at all (OlmoHybridModel)."""
+    rope = config.get("rope_parameters")
+    return config | {"rope_parameters": None} if isinstance(rope, dict) and rope.get("rope_theta") is None else config
+
+
 def _whole(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
