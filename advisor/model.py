@@ -29,7 +29,8 @@ Norm = Literal["rms", "rms-fp32", "rms-t5", "rms-gemma", "layer", "layer-plain",
 #   parallel2 the same with a norm for each branch                      GPT-NeoX, Falcon 40B
 #   after     norm(x + mixer(x)), then norm(x + ffn(x))                 BERT, BART
 #   half      x + mixer(x), then x + ffn(norm(x))                       ModernBERT's first layer, behind the embedding's norm
-Arrangement = Literal["pre", "sandwich", "post", "parallel", "parallel2", "after", "half"]
+#   scaled      n × α + mixer(n) × β with n = norm(x), then the same with the ffn         MiniMax-01
+Arrangement = Literal["pre", "sandwich", "post", "parallel", "parallel2", "after", "half", "scaled"]
 
 
 class Attention(NamedTuple):
@@ -202,6 +203,35 @@ class SelectiveScan(NamedTuple):
         return self.width * self.state
 
 
+class LightningAttention(NamedTuple):
+    """MiniMax-01 (arXiv 2501.08313): linear attention whose heads each decay at a rate of their own, in blocks of tokens."""
+
+    heads: int
+    head_dim: int
+    block: int
+
+    mixed_width = 0  # no convolution
+    kernel = 1
+
+    @property
+    def shared_heads(self) -> int:
+        """Heads that tensor parallelism deals out."""
+        return self.heads
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def state_elements(self) -> int:
+        return self.width * self.head_dim
+
+    @property
+    def tables(self) -> int:
+        """Buffers, not parameters: the decays of queries and keys by their place in a block, and of each pair of places."""
+        return self.heads * (1 + 2 * self.block + self.block * self.block)
+
+
 class ShortConvolution(NamedTuple):
     """LFM2: a convolution over the last tokens, gated before and after."""
 
@@ -274,8 +304,8 @@ class SharedBlock(NamedTuple):
     last: bool = True  # the layer that makes the block's gradients, to which the others add
 
 
-Recurrent = DeltaRule | KimiDelta | StateSpace | SelectiveScan | ShortConvolution
-RECURRENT = (DeltaRule, KimiDelta, StateSpace, SelectiveScan, ShortConvolution)
+Recurrent = DeltaRule | KimiDelta | LightningAttention | StateSpace | SelectiveScan | ShortConvolution
+RECURRENT = (DeltaRule, KimiDelta, LightningAttention, StateSpace, SelectiveScan, ShortConvolution)
 Mixer = Attention | LatentAttention | Recurrent | AttentionBesideStateSpace
 FeedForward = Mlp | Experts
 

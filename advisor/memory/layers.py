@@ -64,7 +64,11 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
             inner = ops.plus(inner, shared_block(net, layer.shared, inner, hidden, layer.norm))
         if layer.arrangement in ("pre", "sandwich") or (layer.arrangement == "half" and branch is feed):
             inner = norm(inner)
+        if layer.arrangement == "scaled":
+            inner = residual = norm(inner)
         inner = branch(inner)
+        if layer.arrangement == "scaled":
+            residual, inner = ops.scaled(residual), ops.scaled(inner)
         if layer.arrangement in ("post", "sandwich"):
             inner = norm(inner)
         residual = norm(ops.plus(residual, inner)) if layer.arrangement == "after" else ops.plus(residual, inner)

@@ -17,6 +17,7 @@ from advisor.model import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mlp,
     Model,
     Norm,
@@ -176,6 +177,11 @@ def _mixer(layer: Layer, hidden: int) -> Iterator[Weight]:
         yield from _state_space(mixer, hidden)
     elif isinstance(mixer, SelectiveScan):
         yield from _selective_scan(mixer, hidden)
+    elif isinstance(mixer, LightningAttention):
+        yield Weight("qkv_proj", 3 * mixer.width, hidden, "linear")
+        yield Weight("output_gate", mixer.width, hidden, "linear")
+        yield Weight("mixer.norm", mixer.width, 1, "norm")
+        yield Weight("out_proj", hidden, mixer.width, "linear")
     elif isinstance(mixer, ShortConvolution):
         yield from _linear("in_proj", 3 * mixer.width, hidden, mixer.bias)
         yield from _convolution("conv", mixer.width, mixer.kernel, mixer.bias)
@@ -374,6 +380,7 @@ _BEFORE_OR_AFTER = {  # arrangement -> the norms that go with the mixer, those t
     "parallel2": (("input_layernorm",), ("post_attention_layernorm",)),
     "after": (("post_attention_layernorm",), ("post_feedforward_layernorm",)),
     "half": ((), ("post_attention_layernorm",)),
+    "scaled": (("input_layernorm",), ("post_attention_layernorm",)),
 }
 
 

@@ -14,6 +14,7 @@ from advisor.model import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mixer,
     Mlp,
     Model,
@@ -163,7 +164,7 @@ def _narrowed_mixer(mixer: Mixer | None, tp: int) -> Mixer | None:
         return AttentionBesideStateSpace(attention, state_space)
     if isinstance(mixer, Attention):
         return mixer._replace(heads=mixer.heads // tp, kv_heads=max(1, mixer.kv_heads // tp))
-    if isinstance(mixer, LatentAttention | KimiDelta):
+    if isinstance(mixer, LatentAttention | KimiDelta | LightningAttention):
         return mixer._replace(heads=mixer.heads // tp)
     if isinstance(mixer, DeltaRule):
         return mixer._replace(value_heads=mixer.value_heads // tp, key_heads=max(1, mixer.key_heads // tp))

@@ -12,10 +12,11 @@ from advisor.memory.convolution import convolved, copied, exponential, filled, s
 from advisor.memory.delta_rule import delta_rule
 from advisor.memory.extent import Extent, add, times
 from advisor.memory.kimi_delta import kimi_delta
+from advisor.memory.lightning import lightning
 from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, HALF, Tensor, op
-from advisor.model import DeltaRule, KimiDelta, Model, Recurrent, SelectiveScan, StateSpace
+from advisor.model import DeltaRule, KimiDelta, LightningAttention, Model, Recurrent, SelectiveScan, StateSpace
 
 
 def forward(net: Net, mixer: Recurrent, x: Tensor, hidden: int) -> Tensor:
@@ -24,6 +25,8 @@ def forward(net: Net, mixer: Recurrent, x: Tensor, hidden: int) -> Tensor:
         return delta_rule(net, mixer, x, hidden)
     if isinstance(mixer, KimiDelta):
         return kimi_delta(net, mixer, x, hidden)
+    if isinstance(mixer, LightningAttention):
+        return lightning(net, mixer, x, hidden)
     if isinstance(mixer, StateSpace):
         return mamba2(net, mixer, x, hidden)
     if isinstance(mixer, SelectiveScan):
@@ -210,14 +213,15 @@ def chunked_scan(net: Net, m: StateSpace, x: Tensor, b: Tensor, c: Tensor, dt: T
 
 def state_bytes(mixer: Recurrent, width: int, state: int = FP32, dropped: int = 0) -> int:
     """Bytes that a mixer remembers of a sequence, whatever its length: the convolution's last inputs, less those ``dropped``, and
-    the state, at ``width`` and ``state`` bytes an element."""
+    the state, at ``width`` and ``state`` bytes an element; lightning attention's state is of the computing type (MiniMaxCache)."""
+    state = width if isinstance(mixer, LightningAttention) else state
     return mixer.mixed_width * (mixer.kernel - dropped) * width + mixer.state_elements * state
 
 
 def working_bytes(mixer: Recurrent, width: int) -> int:
     """What one decoding step makes beside a sequence's state: the state decayed, what is added to it, and their sum; Mamba
     also the decay and what goes into the addition, Mamba 2 in the computing type (mamba2_selective_state_update)."""
-    tensors = {SelectiveScan: 5 * FP32, StateSpace: 3 * FP32 + 2 * width}.get(type(mixer), 3 * FP32)
+    tensors = {SelectiveScan: 5 * FP32, StateSpace: 3 * FP32 + 2 * width, LightningAttention: 3 * width}.get(type(mixer), 3 * FP32)
     return mixer.state_elements * tensors
 
 

@@ -11,7 +11,7 @@ from advisor.memory.allocator import block
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.parameters import Kind, Weight, layer_weights, module_weights, outer_weights
 from advisor.memory.sharding import Rank
-from advisor.model import Attention, Experts, Layer, Model, StoredTensor
+from advisor.model import Attention, Experts, Layer, LightningAttention, Model, StoredTensor
 
 
 class Sum(NamedTuple):
@@ -69,7 +69,8 @@ def layer_sum(layer: Layer, hidden: int, how: Storing) -> Sum:
     weights = layer_weights(layer, hidden)
     if how.each_expert and isinstance(layer.feed_forward, Experts):
         weights = tuple(_unstacked(x, layer.feed_forward.total) if x.kind == "expert" else x for x in weights)
-    return Sum(sum(x.elements for x in weights), sum(tensor_bytes(x, how) for x in weights))
+    tables = layer.mixer.tables * how.width if isinstance(layer.mixer, LightningAttention) else 0
+    return Sum(sum(x.elements for x in weights), sum(tensor_bytes(x, how) for x in weights) + tables)
 
 
 def _unstacked(weight: Weight, experts: int) -> Weight:

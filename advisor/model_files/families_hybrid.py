@@ -147,7 +147,34 @@ _LFM2 = like(
     note=_NOTE,
 )
 
+_MINIMAX = like(
+    LLAMA,
+    {
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "head_dim": None,
+        "max_position_embeddings": 131072,
+        "layer_types": None,
+        "attn_type_list": None,
+        "block_size": 256,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "sliding_window": None,
+    },
+    aliases={"num_local_experts": "num_experts"},
+    translate=translations.minimax,
+    fixed={"sliding_window": None, "postnorm": True},
+    qkv_bias=False,
+    out_bias=False,
+    expert_width="intermediate_size",
+    harmless=frozenset({"moe_intermediate_size", "rotary_dim"}),  # rotation changes no weight
+    names=(("mixer.norm", "norm"),),
+    layers=hybrids.minimax,
+    note=_NOTE,
+)
+
 HYBRID: dict[str, Family] = {
+    **dict.fromkeys(("minimax", "minimax_text_01", "minimax_m1"), _MINIMAX),
     "qwen3_5_text": _QWEN3_5,
     "qwen3_5_moe_text": _QWEN3_5_MOE,
     "qwen3_next": like(

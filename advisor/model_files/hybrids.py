@@ -11,6 +11,7 @@ from advisor.model import (
     KimiDelta,
     LatentAttention,
     Layer,
+    LightningAttention,
     SelectiveScan,
     ShortConvolution,
     StateSpace,
@@ -59,6 +60,20 @@ def qwen3_5(keys: Keys, family: Family, layers: int, *, joined: bool = False) ->
         Layer(mixers[kind], parts[here], family.arrangement, family.norm, family.names)
         for kind, here in zip(kinds or every(keys, layers, "full_attention_interval"), sparse, strict=True)
     )
+
+
+def minimax(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """Lightning attention, and softmax attention in some layers; experts in all."""
+    kinds = kinds_of(keys, layers, {"linear_attention": "recurrent", "full_attention": "attention"})
+    attention = attention_of(keys, family, None)
+    assert isinstance(attention, Attention)
+    mixers: dict[str, Any] = {
+        "attention": attention,
+        "recurrent": LightningAttention(attention.heads, attention.head_dim, keys.count("block_size")),
+    }
+    experts = experts_of(keys, family)
+    kinds = kinds or ["recurrent" if depth % 2 else "attention" for depth in range(layers)]
+    return tuple(Layer(mixers[kind], experts, "scaled", family.norm, family.names) for kind in kinds)
 
 
 def olmo_hybrid(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:

@@ -191,6 +191,14 @@ def kimi_linear(config: Keys) -> Keys:
     return config
 
 
+def minimax(config: Keys) -> Keys:
+    """The first checkpoints have a list ``attn_type_list`` with a 1 for softmax attention."""
+    kinds = config.get("attn_type_list")
+    if config.get("layer_types") is None and isinstance(kinds, list):
+        config = config | {"layer_types": ["full_attention" if kind == 1 else "linear_attention" for kind in kinds]}
+    return config
+
+
 def olmo_hybrid(config: Keys) -> Keys:
     """``rope_parameters`` without a theta: no positions at all (OlmoHybridModel)."""
     rope = config.get("rope_parameters")
