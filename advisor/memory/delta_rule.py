@@ -107,7 +107,8 @@ def chunked_delta_rule(net: Net, d: DeltaRule, parts: Sequence[Tensor]) -> Tenso
     k = ops.multiply_rows(k, exponential(decay))
     out = scanned(d, out, [new_values, k_decayed, q, k, inner])
     del state
-    return ops.to(copied(out), width)
+    out = copied(out)
+    return ops.to(out, width)
 
 
 def solved(system: Tensor, right: Tensor) -> Tensor:

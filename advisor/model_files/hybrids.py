@@ -94,10 +94,12 @@ def olmo_hybrid(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
         joined=False,
         apart=True,
     )
-    part = mlp_of(keys, family)
+    attention, part = attention_of(keys, family, None), mlp_of(keys, family)
+    assert isinstance(attention, Attention)
+    attention = attention._replace(rotary=keys.says("rotary"))
     made = {
         "recurrent": Layer(rule, part, norm=family.norm),
-        "attention": Layer(attention_of(keys, family, None), part, "post", family.norm),
+        "attention": Layer(attention, part, "post", family.norm),
     }
     return tuple(made[kind] for kind in kinds)
 

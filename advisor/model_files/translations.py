@@ -200,9 +200,9 @@ def minimax(config: Keys) -> Keys:
 
 
 def olmo_hybrid(config: Keys) -> Keys:
-    """``rope_parameters`` without a theta: no positions at all (OlmoHybridModel)."""
+    """``rope_parameters`` whose theta is null: no positions at all, as the published model has it (OlmoHybridModel)."""
     rope = config.get("rope_parameters")
-    return config | {"rope_parameters": None} if isinstance(rope, dict) and rope.get("rope_theta") is None else config
+    return config | {"rotary": not isinstance(rope, dict) or rope.get("rope_theta", 0) is not None}
 
 
 def _whole(value: object) -> int:
