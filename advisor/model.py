@@ -210,8 +210,14 @@ class LightningAttention(NamedTuple):
     head_dim: int
     block: int
 
-    mixed_width = 0  # no convolution
-    kernel = 1
+    @property
+    def mixed_width(self) -> int:
+        """There is no convolution."""
+        return 0
+
+    @property
+    def kernel(self) -> int:
+        return 0
 
     @property
     def shared_heads(self) -> int:
@@ -297,7 +303,7 @@ class SharedBlock(NamedTuple):
 
     attention: Attention
     mlp: Mlp
-    index: int = 0  # which of the model's blocks
+    number: int = 0  # which of the model's blocks
     rank: int = 0  # Zamba 2: of the layer's own adapter of the MLP's first matrix
     attention_rank: int = 0  # and of its adapters of queries, keys and values
     first: bool = True  # the layer whose weights are counted: the forward pass comes to it first
@@ -340,7 +346,7 @@ def in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     users: dict[int, list[int]] = {}
     for depth, layer in enumerate(layers):
         if layer.shared:
-            users.setdefault(layer.shared.index, []).append(depth)
+            users.setdefault(layer.shared.number, []).append(depth)
     if not users:
         return tuple(layers)
     firsts, lasts = {depths[0] for depths in users.values()}, {depths[-1] for depths in users.values()}

@@ -43,4 +43,3 @@ def by_blocks(net: Net, a: LightningAttention, mixed: Tensor) -> Tensor:
     out = op([mixed], per_token(a.width), width, kept, scratch=gradients)
     del working
     return out
-

@@ -227,7 +227,8 @@ def cast_weight(x: Tensor, weight: Parameter) -> Tensor:
         if weight.copied:
             there = tape.outside if weight.copied == "same" else Storage(tape, times(source.elements, HALF))
             return Tensor(tape, there, source.elements, HALF, weight.trainable and tape.grad, None)
-        cached = op([source], source.elements, HALF, weight=weight)
+        sums = Parameter(weight.elements, weight.width, weight.trainable)  # gradients of a copy are summed before they get here
+        cached = op([source], source.elements, HALF, weight=sums)
         tape.casts[id(weight)] = cached
     return cached
 

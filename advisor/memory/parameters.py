@@ -47,7 +47,12 @@ class Weight(NamedTuple):
 @lru_cache(maxsize=4096)
 def layer_weights(layer: Layer, hidden: int) -> tuple[Weight, ...]:
     """The weights of one decoder layer."""
-    weights = [*_shared_block(layer, hidden), *_mixer(layer, hidden), *_feed_forward(layer, hidden), *_layer_norms(layer, hidden)]
+    weights = [
+        *_shared_block(layer, hidden),
+        *_mixer(layer, hidden),
+        *_feed_forward(layer, hidden),
+        *_layer_norms(layer, hidden),
+    ]
     own = dict(layer.names)
     return tuple(weight._replace(name=_renamed(weight.name, own)) for weight in weights)
 

@@ -156,7 +156,7 @@ def training_passes(
     ``parked``: what layers keep waits in the host's memory, save for one layer's on its way. ``others``: tokens of a sequence that
     an encoder reads, where a decoder follows it.
     """
-    blocks = _blocks(recipe, rank, checkpointed, adding, others)
+    blocks = blocks_of(recipe, rank, checkpointed, adding, others)
     shared = rotary_tables(recipe, rank.model)
     if parked:
         shared = add(shared, max((block.kept for block in blocks), key=lambda kept: kept[1:3]))
@@ -220,7 +220,7 @@ def ends(model: Model) -> set[int]:
     return {*first.values(), *last.values()}
 
 
-def _blocks(recipe: Recipe, rank: Rank, checkpointed: bool, adding: bool, others: int) -> list[Block]:
+def blocks_of(recipe: Recipe, rank: Rank, checkpointed: bool, adding: bool, others: int) -> list[Block]:
     model, dropout = rank.model, rank.model.residual_dropout
     if checkpointed:
         layers = [recomputed_block(recipe, layer, model.hidden, dropout, adding, others) for layer in model.layers]

@@ -123,7 +123,12 @@ class Parameter:
     __slots__ = ("added", "copied", "elements", "trainable", "width")
 
     def __init__(
-        self, elements: int, width: int, trainable: bool, added: bool | None = None, copied: Literal["same", "again"] | None = None
+        self,
+        elements: int,
+        width: int,
+        trainable: bool,
+        added: bool | None = None,
+        copied: Literal["same", "again"] | None = None,
     ) -> None:
         self.elements = elements
         self.width = width

@@ -30,10 +30,9 @@ def surround(net: Net, layer: Layer, hidden: int, *, recomputed: bool) -> None:
 def shared_block(net: Net, block: SharedBlock, x: Tensor, hidden: int, norm: str) -> Tensor:
     """ZambaAttentionDecoderLayer and Zamba2AttentionDecoderLayer, and the layer's own matrix behind them."""
     assert net.embedding
-    copies, alone = net.tape.autocast, block.first and block.last
-    if copies and not block.first:
+    if net.tape.autocast and not block.first:
         net.copied = "again" if net.recomputed else "same"
-    net.added = None if alone or (copies and block.first) else not block.last
+    net.added = None if block.first and block.last else not block.last
     out = side_by_side(x, net.embedding)
     out = net.norm(norm, out)
     out = attended(net, block, out, hidden)
@@ -55,11 +54,11 @@ def side_by_side(x: Tensor, embedding: Tensor) -> Tensor:
 
 def attended(net: Net, block: SharedBlock, x: Tensor, hidden: int) -> Tensor:
     a = block.attention
-    q, k, v = (
-        net.linear(f"{part}_proj", x, out) for part, out in (("q", a.query_width), ("k", a.kv_width), ("v", a.kv_width))
-    )
+    q, k, v = (net.linear(f"{part}_proj", x, out) for part, out in (("q", a.query_width), ("k", a.kv_width), ("v", a.kv_width)))
     if block.attention_rank:
-        q, k, v = (ops.plus(whole, adapted(net, block, f"linear_{part}", x, hidden)) for part, whole in (("q", q), ("k", k), ("v", v)))
+        q, k, v = (
+            ops.plus(whole, adapted(net, block, f"linear_{part}", x, hidden)) for part, whole in (("q", q), ("k", k), ("v", v))
+        )
     if a.rotary:
         q, k = rotated(net, q), rotated(net, k)
     return net.linear("o_proj", attend(net, a, q, net.cached(k), net.cached(v)), hidden)
@@ -109,16 +108,18 @@ def around(recipe: Recipe, model: Model, blocks: Sequence[Block], *, checkpointe
         if layer.shared and graded:
             gradient = copy if any(gradient) else times(copy, 2)
         if layer.shared and recipe.trainable and not (layer.shared.first and layer.shared.last):
-            whole: Extent = (shared_elements(layer, model.hidden), 0, 0, 0, 0, 0)
+            copied, plain = shared_elements(layer, model.hidden, copied=recipe.autocast)
             turn = int(layer.shared.last) - int(layer.shared.first)
-            if recipe.autocast:
-                sums = add(sums, times(whole, turn * HALF))
-            elif adding and layer.shared.first:
-                left = less(left, times(whole, recipe.weight))
+            sums = add(sums, (turn * HALF * copied, 0, 0, 0, 0, 0))
+            if adding and layer.shared.first:
+                left = less(left, (recipe.weight * plain, 0, 0, 0, 0, 0))
         put.append(block._replace(with_forward=copy, with_backward=beside, gradients=left))
     return put[::-1]
 
 
-def shared_elements(layer: Layer, hidden: int) -> int:
-    """Elements of the weights that a layer has in common with others."""
-    return sum(x.elements for x in module_weights(layer, hidden)) - sum(x.elements for x in own_weights(layer, hidden))
+def shared_elements(layer: Layer, hidden: int, *, copied: bool) -> tuple[int, int]:
+    """Elements of the weights that a layer has in common with others: those that autocast copies, where it does, and the rest."""
+    own = set(own_weights(layer, hidden))
+    both = [weight for weight in module_weights(layer, hidden) if weight not in own]
+    matrices = sum(weight.elements for weight in both if weight.kind == "linear") if copied else 0
+    return matrices, sum(weight.elements for weight in both) - matrices

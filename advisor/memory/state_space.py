@@ -65,9 +65,17 @@ def mamba1_in_heads(net: Net, m: SelectiveScan, x: Tensor, hidden: int) -> Tenso
     head = m._replace(width=m.width // m.heads, heads=1)
     outs = []
     for _ in range(m.heads):
-        parts = [ops.part(whole, head.width) for whole in (mixed, step)] + [ops.part(whole, m.state) for whole in (b, c)]
-        outs.append(selective_scan(net, head, *parts, ops.part(gate, head.width)))
-        del parts
+        outs.append(
+            selective_scan(
+                net,
+                head,
+                ops.part(mixed, head.width),
+                ops.part(step, head.width),
+                ops.part(b, m.state),
+                ops.part(c, m.state),
+                ops.part(gate, head.width),
+            )
+        )
     net.remembered(per_sequence(m.width * m.state), FP32)
     out = ops.joined(outs)
     del outs, projected
@@ -221,7 +229,9 @@ def state_bytes(mixer: Recurrent, width: int, state: int = FP32, dropped: int = 
 def working_bytes(mixer: Recurrent, width: int) -> int:
     """What one decoding step makes beside a sequence's state: the state decayed, what is added to it, and their sum; Mamba
     also the decay and what goes into the addition, Mamba 2 in the computing type (mamba2_selective_state_update)."""
-    tensors = {SelectiveScan: 5 * FP32, StateSpace: 3 * FP32 + 2 * width, LightningAttention: 3 * width}.get(type(mixer), 3 * FP32)
+    tensors = {SelectiveScan: 5 * FP32, StateSpace: 3 * FP32 + 2 * width, LightningAttention: 3 * width}.get(
+        type(mixer), 3 * FP32
+    )
     return mixer.state_elements * tensors
 
 

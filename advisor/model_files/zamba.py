@@ -33,7 +33,7 @@ def _shared(keys: Keys, family: Family, mixer: Recurrent, layers: int) -> tuple[
     made: list[Layer] = []
     for kind in kinds:
         before = sum(layer.shared is not None for layer in made)
-        made.append(plain._replace(shared=block._replace(index=before % blocks)) if kind == "hybrid" else plain)
+        made.append(plain._replace(shared=block._replace(number=before % blocks)) if kind == "hybrid" else plain)
     return in_order(made)
 
 
@@ -66,7 +66,11 @@ def _kinds(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"layer_types": ["hybrid" if layer in hybrids else "mamba" for layer in range(54)]}
 
 
-_NAMES = (("shared.input_layernorm", "input_layernorm"), ("shared.pre_ff_layernorm", "pre_ff_layernorm"), ("mixer.norm", "mamba.norm"))
+_NAMES = (
+    ("shared.input_layernorm", "input_layernorm"),
+    ("shared.pre_ff_layernorm", "pre_ff_layernorm"),
+    ("mixer.norm", "mamba.norm"),
+)
 _MAMBA = {
     "layers_block_type": "layer_types",
     "attention_head_dim": "head_dim",

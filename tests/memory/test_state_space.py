@@ -31,11 +31,14 @@ FP32, BF16 = 4, 2
         ("jamba-v0.1", 28 * (8192 * 4 * BF16 + 8192 * 16 * FP32)),
         ("kimi-linear-48b-a3b", 20 * (3 * 4096 * 4 * BF16 + 32 * 128 * 128 * FP32)),
         ("lfm2-1.2b", 10 * 2048 * 3 * BF16),
+        ("zamba-7b", 76 * (7424 * 4 * BF16 + 7424 * 16 * FP32)),
+        ("zamba2-2.7b", 54 * ((5120 + 2 * 64) * 4 * BF16 + 80 * 64 * 64 * FP32)),
+        ("minimax-text-01", 70 * 64 * 128 * 128 * BF16),
         ("llama-3.1-8b", 0),
     ],
 )
 def test_the_state_of_one_sequence(model: str, expected: int) -> None:
-    """transformers keeps the convolution's last inputs in the model's type and the state in fp32."""
+    """transformers keeps the convolution's last inputs in the model's type and the state in fp32, MiniMax's in the model's type."""
     assert recurrent_bytes(find_model(model), BF16) == expected
 
 
@@ -48,6 +51,7 @@ def test_the_state_of_one_sequence(model: str, expected: int) -> None:
         ("falcon-h1-0.5b", 36 * 2 * 2 * 64 * BF16),
         ("jamba-v0.1", 4 * 2 * 8 * 128 * BF16),
         ("kimi-linear-48b-a3b", 7 * (512 + 64) * BF16),
+        ("minimax-text-01", 10 * 2 * 8 * 128 * BF16),
         ("mamba-2.8b", 0),
     ],
 )
