@@ -87,7 +87,7 @@ def like(family: Family, defaults: Mapping[str, Any], **changes: Any) -> Family:
 
 # Known architectures with something that the estimators cannot work out yet, and what that is.
 NOT_YET: dict[str, str] = {
-    "kimi_k3": "linear-attention layers",
+    "kimi_k3": "layers whose code is not in transformers 5.23",
     **dict.fromkeys(("recurrent_gemma", "rwkv", "xlstm"), "recurrent layers"),
     **dict.fromkeys(("deepseek_v32", "deepseek_v4", "glm_moe_dsa"), "sparse-attention indexers"),
     **dict.fromkeys(("minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text"), "sparse-attention indexers"),
