@@ -9,7 +9,7 @@ from advisor.memory.convolution import convolved, copied, exponential, filled, p
 from advisor.memory.extent import times
 from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token
-from advisor.memory.shadow import FP32, Tensor, op
+from advisor.memory.shadow import FP32, HALF, Tensor, op
 from advisor.model import DeltaRule
 
 CHUNK = 64  # tokens
@@ -122,9 +122,16 @@ def scanned(d: DeltaRule, out: Tensor, inputs: list[Tensor]) -> Tensor:
 
     Its backward pass writes a gradient as large as the whole for each chunk's slice and adds them up out of place.
     """
-    states = d.value_heads * d.key_dim * d.value_dim
+    states = per_token(-(-d.state_elements // CHUNK))
     kept = [*inputs]
     if out.tape.grad:
-        kept += [out.tape.tensor(out.elements, FP32), out.tape.tensor(per_token(-(-states // CHUNK)), FP32)]
+        kept = kept_by_loop(d, out) if out.tape.autocast else [*inputs, out.tape.tensor(out.elements, FP32)]
+        kept.append(out.tape.tensor(states, FP32))
     largest = max((x.elements for x in inputs), key=lambda elements: elements[1])
     return op([out, *inputs], out.elements, FP32, kept, scratch=times(largest, 2 * FP32), view=True)
+
+
+def kept_by_loop(d: DeltaRule, out: Tensor) -> list[Tensor]:
+    """Under autocast a 16-bit copy of each factor of a product, of values and states for each of two."""
+    rows = d.value_heads * (3 * d.key_dim + CHUNK + 2 * d.value_dim) + 2 * -(-d.state_elements // CHUNK)
+    return [out.tape.tensor(per_token(rows), HALF)]
