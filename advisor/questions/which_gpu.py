@@ -1,0 +1,219 @@
+"""The cards that hold a job: how many of each, with what headroom, and after which changes where it does not fit as asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from advisor import catalog
+from advisor.errors import RequestError
+from advisor.hardware import Gpu
+from advisor.job import Job
+from advisor.planning.describe import budget, describe_model
+from advisor.planning.dividing import doublings, on_gpus
+from advisor.planning.walk import walk
+from advisor.results import Estimate, Plan
+from advisor.workload import Workload
+
+Resolve = Callable[[Job], Workload]
+Estimator = Callable[[Workload], Estimate]
+LARGEST = "2048GB"  # a card without a maker on which anything that is a job at all can be asked
+
+
+class Row(NamedTuple):
+    """A card, and how many of it hold the job: as asked, or after the rules of ``plan``.
+
+    ``headroom_bytes`` is what is left of each at the upper end of the interval; below zero where nothing within the limits helps.
+    ``changes`` are the keys that differ from the job as asked.
+    """
+
+    gpu: Gpu
+    gpus: int
+    fits: bool
+    headroom_bytes: int
+    plan: tuple[str, ...] = ()
+    changes: dict[str, Any] | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the job runs on it, as asked or changed."""
+        return self.fits or bool(self.plan)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "gpu": self.gpu.slug,
+            "gpus": self.gpus,
+            "fits": self.fits,
+            "headroom_bytes": self.headroom_bytes,
+            "plan": list(self.plan),
+            "name": self.gpu.name,
+            "marketed_gb": self.gpu.marketed_gb,
+            "changes": dict(self.changes or {}),
+        }
+
+
+class Cards(NamedTuple):
+    """The answer: rows with the smallest memory in all first, those that hold the job as asked before the others."""
+
+    job: dict[str, Any]  # every key, as decided on a card that has everything
+    model: dict[str, Any]
+    rows: tuple[Row, ...]
+    refused: tuple[tuple[str, str], ...]  # cards on which it is no job, and why
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if any(row.holds for row in self.rows) else 3
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "rows": [row.to_dict() for row in self.rows],
+            "job": self.job,
+            "model": self.model,
+            "refused": [{"gpu": slug, "reason": reason} for slug, reason in self.refused],
+            "notes": list(self.notes),
+        }
+
+
+def which_gpu(job: Job, cards: Iterable[Gpu], resolve: Resolve, estimate: Estimator) -> Cards:
+    """How each of the cards holds the job. Raises RequestError where it is no job on any card."""
+    anywhere = resolve(job.with_changes(gpu=LARGEST))
+    estimate(anywhere)
+    held: list[Row] = []
+    short: list[Workload] = []
+    refused: list[tuple[str, str]] = []
+    for card in cards:
+        try:
+            w = resolve(job.with_changes(gpu=card.slug))
+            row = _as_asked(w, resolve, estimate)
+        except RequestError as refusal:
+            refused.append((card.slug, str(refusal)))
+            continue
+        if row is None:
+            short.append(w)
+        else:
+            held.append(row)
+    if refused and not held and not short:
+        raise RequestError(refused[0][1])
+    rows = held + [row for alike in _alike(short) for row in _after_changes(alike, resolve, estimate)]
+    return Cards(
+        job={**anywhere.to_dict(), "gpu": None},
+        model=describe_model(anywhere.model),
+        rows=tuple(sorted(rows, key=_place)),
+        refused=tuple(refused),
+        notes=anywhere.notes,
+    )
+
+
+def filtered(cards: Iterable[Gpu], vendor: str | None, family: str | None, memory: str | None) -> list[Gpu]:
+    """The cards of a maker, of an architecture, of a size as sold. Raises RequestError where there is none."""
+    found = list(cards)
+    for name, said, words in (
+        ("vendor", vendor, lambda gpu: (gpu.vendor,)),
+        ("family", family, lambda gpu: (gpu.architecture, *gpu.architecture.split())),
+    ):
+        if said is not None:
+            wanted = said.strip().lower()
+            known = sorted({word for gpu in found for word in words(gpu)[:1]})
+            found = [gpu for gpu in found if wanted in [word.lower() for word in words(gpu)]]
+            if not found:
+                raise RequestError(f"{name}: no card is of {said!r}; there are {', '.join(known)}")
+    if memory is not None:
+        least, most = _sizes(memory)
+        found = [gpu for gpu in found if least <= gpu.marketed_gb <= most]
+        if not found:
+            raise RequestError(f"memory: no card of these is sold with {memory}")
+    return found
+
+
+def _sizes(memory: str) -> tuple[float, float]:
+    """``24GB`` is that size, ``24GB-80GB`` a range, ``24GB+`` that or more."""
+    number = r"(\d{1,5}(?:\.\d{1,3})?)\s*(?:Gi?B?)?"
+    found = re.fullmatch(rf"\s*{number}\s*(?:(\+)|-\s*{number})?\s*", memory, re.IGNORECASE | re.ASCII)
+    if not found:
+        raise RequestError(f"memory: {memory!r} does not do: a size such as 24GB, 24GB+ or 24GB-80GB")
+    least = float(found[1])
+    return least, float(found[3]) if found[3] else float("inf") if found[2] else least
+
+
+def _as_asked(w: Workload, resolve: Resolve, estimate: Estimator) -> Row | None:
+    """The fewest of the card that hold the job with nothing changed but what divides it over them."""
+    for changes in _counts(w):
+        try:
+            changed = resolve(w.asked.with_changes(**changes)) if changes else w
+            found = estimate(changed)
+        except RequestError:
+            if not changes:
+                raise
+            continue
+        if found.fits:
+            return _row(changed, found, True, (), changes)
+    return None
+
+
+def _counts(w: Workload) -> Iterator[dict[str, Any]]:
+    """The job as it is, then over more and more cards where that leaves each less to hold: training without ZeRO copies it."""
+    yield {}
+    if "gpus" in w.keep or (w.task == "train" and not w.zero):
+        return
+    for gpus in doublings(w.gpus, w.max_gpus):
+        changes = on_gpus(w, gpus)
+        if changes and not any(key in w.keep for key in changes):
+            yield {key: value for key, value in changes.items() if key != "zero"}
+
+
+def _alike(workloads: Iterable[Workload]) -> Iterable[list[Workload]]:
+    """Those whose cards differ in nothing but names and memory, the smallest first."""
+    groups: dict[Any, list[Workload]] = {}
+    for w in workloads:
+        gpu = w.gpu
+        traits = (gpu.vendor, gpu.architecture, gpu.compute_capability, gpu.bf16, gpu.fp8, gpu.fp4, gpu.link, gpu.per_node, gpu.unified)
+        groups.setdefault(traits, []).append(w)
+    return [sorted(group, key=lambda w: (budget(w)[1], w.gpu.total_bytes)) for group in groups.values()]
+
+
+def _after_changes(alike: list[Workload], resolve: Resolve, estimate: Estimator) -> list[Row]:
+    """The plan of each.
+
+    A walk over the same rules ends the sooner the more memory there is. Where the smallest and the largest card have one plan, so
+    have those between; they only need to be estimated with it.
+    """
+    plans = {place: walk(alike[place], estimate, resolve) for place in {0, len(alike) - 1}}
+
+    def between(first: int, last: int) -> None:
+        if last - first < 2 or _changes(plans[first]) == _changes(plans[last]):
+            return
+        middle = (first + last) // 2
+        plans[middle] = walk(alike[middle], estimate, resolve)
+        between(first, middle)
+        between(middle, last)
+
+    between(0, len(alike) - 1)
+    known = sorted(plans)
+    return [
+        _planned(w, plans[max(place for place in known if place <= number)], resolve, estimate) for number, w in enumerate(alike)
+    ]
+
+
+def _changes(plan: Plan) -> dict[str, Any]:
+    if plan.final is None:
+        return {}
+    return {key: new for step in plan.steps if step.needed for key, (_, new) in step.change.items()}
+
+
+def _planned(w: Workload, plan: Plan, resolve: Resolve, estimate: Estimator) -> Row:
+    changes = _changes(plan)
+    changed = resolve(w.asked.with_changes(**changes)) if changes else w
+    rules = tuple(step.rule for step in plan.steps if step.needed) if changes else ()
+    return _row(changed, estimate(changed), False, rules, changes)
+
+
+def _row(w: Workload, estimate: Estimate, fits: bool, plan: tuple[str, ...], changes: dict[str, Any]) -> Row:
+    return Row(w.gpu, w.gpus, fits, budget(w)[1] - estimate.high_bytes, plan, changes)
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    memory = row.gpu.marketed_gb
+    return (not row.fits, not row.plan, row.gpus * memory, row.gpus, len(row.plan), row.headroom_bytes, row.gpu.slug)
