@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from advisor import catalog
 from advisor.errors import RequestError
+from advisor.estimator import holds
 from advisor.hardware import Gpu
 from advisor.job import Job
 from advisor.planning.describe import budget, describe_model
@@ -169,7 +170,7 @@ def _alike(workloads: Iterable[Workload]) -> Iterable[list[Workload]]:
     groups: dict[Any, list[Workload]] = {}
     for w in workloads:
         gpu = w.gpu
-        traits = (gpu.vendor, gpu.architecture, gpu.compute_capability, gpu.bf16, gpu.fp8, gpu.fp4, gpu.link, gpu.per_node, gpu.unified)
+        traits = (gpu.vendor, gpu.architecture.partition(" ")[0], gpu.compute_capability, gpu.bf16, gpu.fp8, bool(gpu.link), gpu.per_node)
         groups.setdefault(traits, []).append(w)
     return [sorted(group, key=lambda w: (budget(w)[1], w.gpu.total_bytes)) for group in groups.values()]
 
@@ -180,6 +181,7 @@ def _after_changes(alike: list[Workload], resolve: Resolve, estimate: Estimator)
     A walk over the same rules ends the sooner the more memory there is. Where the smallest and the largest card have one plan, so
     have those between; they only need to be estimated with it.
     """
+    estimate = _remembered(estimate)
     plans = {place: walk(alike[place], estimate, resolve) for place in {0, len(alike) - 1}}
 
     def between(first: int, last: int) -> None:
@@ -191,10 +193,28 @@ def _after_changes(alike: list[Workload], resolve: Resolve, estimate: Estimator)
         between(middle, last)
 
     between(0, len(alike) - 1)
-    known = sorted(plans)
-    return [
-        _planned(w, plans[max(place for place in known if place <= number)], resolve, estimate) for number, w in enumerate(alike)
-    ]
+    rows = []
+    for place, w in enumerate(alike):
+        plan = plans[max(known for known in plans if known <= place)]
+        row = _planned(w, plan, resolve, estimate)
+        rows.append(row if row.headroom_bytes >= 0 or not row.plan else _planned(w, walk(w, estimate, resolve), resolve, estimate))
+    return rows
+
+
+def _remembered(estimate: Estimator) -> Estimator:
+    """The estimates of cards that differ in memory alone: one job takes the same on each, but for what looks at the memory itself."""
+    known: dict[Any, Estimate] = {}
+
+    def ask(w: Workload) -> Estimate:
+        if w.estimator != "detailed" or w.engine.serving or "layers" in w.offload or w.observed:
+            return estimate(w)
+        key = w._replace(notes=())[2:]  # all but the job as asked and the card
+        if key not in known:
+            known[key] = estimate(w)
+        found = known[key]
+        return found._replace(fits=holds(w, found.high_bytes, found.host))
+
+    return ask
 
 
 def _changes(plan: Plan) -> dict[str, Any]:
