@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from advisor import catalog
@@ -13,12 +13,12 @@ from advisor.hardware import Gpu
 from advisor.job import Job
 from advisor.planning.describe import budget, describe_model
 from advisor.planning.dividing import doublings, on_gpus
-from advisor.planning.walk import walk
-from advisor.results import Estimate, Plan
+from advisor.planning.space import job_key
+from advisor.planning.steps import Estimator, Resolver, State, Tools
+from advisor.planning.walk import all_steps, without_needless
+from advisor.results import Estimate, Step
 from advisor.workload import Workload
 
-Resolve = Callable[[Job], Workload]
-Estimator = Callable[[Workload], Estimate]
 LARGEST = "2048GB"  # a card without a maker on which anything that is a job at all can be asked
 
 
@@ -78,7 +78,7 @@ class Cards(NamedTuple):
         }
 
 
-def which_gpu(job: Job, cards: Iterable[Gpu], resolve: Resolve, estimate: Estimator) -> Cards:
+def which_gpu(job: Job, cards: Iterable[Gpu], resolve: Resolver, estimate: Estimator) -> Cards:
     """How each of the cards holds the job. Raises RequestError where it is no job on any card."""
     anywhere = resolve(job.with_changes(gpu=LARGEST))
     estimate(anywhere)
@@ -139,7 +139,7 @@ def _sizes(memory: str) -> tuple[float, float]:
     return least, float(found[3]) if found[3] else float("inf") if found[2] else least
 
 
-def _as_asked(w: Workload, resolve: Resolve, estimate: Estimator) -> Row | None:
+def _as_asked(w: Workload, resolve: Resolver, estimate: Estimator) -> Row | None:
     """The fewest of the card that hold the job with nothing changed but what divides it over them."""
     for changes in _counts(w):
         try:
@@ -175,30 +175,33 @@ def _alike(workloads: Iterable[Workload]) -> Iterable[list[Workload]]:
     return [sorted(group, key=lambda w: (budget(w)[1], w.gpu.total_bytes)) for group in groups.values()]
 
 
-def _after_changes(alike: list[Workload], resolve: Resolve, estimate: Estimator) -> list[Row]:
-    """The plan of each.
-
-    A walk over the same rules ends the sooner the more memory there is. Where the smallest and the largest card have one plan, so
-    have those between; they only need to be estimated with it.
-    """
-    estimate = _remembered(estimate)
-    plans = {place: walk(alike[place], estimate, resolve) for place in {0, len(alike) - 1}}
-
-    def between(first: int, last: int) -> None:
-        if last - first < 2 or _changes(plans[first]) == _changes(plans[last]):
-            return
-        middle = (first + last) // 2
-        plans[middle] = walk(alike[middle], estimate, resolve)
-        between(first, middle)
-        between(middle, last)
-
-    between(0, len(alike) - 1)
-    rows = []
-    for place, w in enumerate(alike):
-        plan = plans[max(known for known in plans if known <= place)]
-        row = _planned(w, plan, resolve, estimate)
-        rows.append(row if row.headroom_bytes >= 0 or not row.plan else _planned(w, walk(w, estimate, resolve), resolve, estimate))
+def _after_changes(alike: list[Workload], resolve: Resolver, estimate: Estimator) -> list[Row]:
+    """The plan of each: no rule asks for the size of the memory, so the walk of the least stops the latest, and each other on its way."""
+    tools = Tools(resolve, _remembered(estimate))
+    least = State(alike[0], tools.estimate(alike[0]))
+    steps = all_steps(least, tools)[0]
+    rows, taken = [], 1
+    for w in reversed(alike):
+        row, taken = _planned(w, steps, taken, tools)
+        rows.append(row)
     return rows
+
+
+def _planned(w: Workload, walked: list[Step], least: int, tools: Tools) -> tuple[Row, int]:
+    """The card after as many of the steps as it takes, without those that turn out not to be needed; a larger one took ``least``."""
+    initial = State(w, tools.estimate(w))
+    for count in range(least, len(walked) + 1):
+        changed = tools.resolve(w.asked.with_changes(**_changes(walked[:count])))
+        reached = State(changed, tools.estimate(changed))
+        if reached.estimate.fits:
+            steps, last = without_needless(initial, walked[:count], reached, tools)
+            needed = [step for step in steps if step.needed]
+            return _row(*last, False, tuple(step.rule for step in needed), _changes(needed)), count
+    return _row(*initial, False, (), {}), len(walked) + 1
+
+
+def _changes(steps: Iterable[Step]) -> dict[str, Any]:
+    return {key: new for step in steps for key, (_, new) in step.change.items()}
 
 
 def _remembered(estimate: Estimator) -> Estimator:
@@ -208,26 +211,13 @@ def _remembered(estimate: Estimator) -> Estimator:
     def ask(w: Workload) -> Estimate:
         if w.estimator != "detailed" or w.engine.serving or "layers" in w.offload or w.observed:
             return estimate(w)
-        key = w._replace(notes=())[2:]  # all but the job as asked and the card
+        key = job_key(w)
         if key not in known:
             known[key] = estimate(w)
         found = known[key]
         return found._replace(fits=holds(w, found.high_bytes, found.host))
 
     return ask
-
-
-def _changes(plan: Plan) -> dict[str, Any]:
-    if plan.final is None:
-        return {}
-    return {key: new for step in plan.steps if step.needed for key, (_, new) in step.change.items()}
-
-
-def _planned(w: Workload, plan: Plan, resolve: Resolve, estimate: Estimator) -> Row:
-    changes = _changes(plan)
-    changed = resolve(w.asked.with_changes(**changes)) if changes else w
-    rules = tuple(step.rule for step in plan.steps if step.needed) if changes else ()
-    return _row(changed, estimate(changed), False, rules, changes)
 
 
 def _row(w: Workload, estimate: Estimate, fits: bool, plan: tuple[str, ...], changes: dict[str, Any]) -> Row:
