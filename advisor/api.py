@@ -17,6 +17,7 @@ from advisor.workload import Workload, resolve
 
 if TYPE_CHECKING:
     from advisor.calibration import Observation
+    from advisor.questions.largest import Largest
     from advisor.questions.limits import Limits
     from advisor.questions.which_gpu import Cards
 
@@ -38,6 +39,24 @@ def estimate(job: Job | None = None, /, *, observations: Sequence[Observation] =
     """The memory of the job as asked, in bytes on its fullest GPU; takes what ``advise`` takes."""
     w = resolve(_job(job, keys))
     return _estimator(w, observations)(w)
+
+
+def largest(job: Job | None = None, /, **keys: Any) -> Largest:
+    """The largest model that the card holds, by task and number format; the job itself names no model.
+
+    What the job leaves open of method, precision and quantization has a row each.
+    """
+    from advisor.questions.largest import largest as answer
+
+    asked = _job(job, keys)
+    for key in ("train", "infer"):
+        if getattr(asked, key) is not None:
+            raise RequestError(f"{key}: the model is what is looked for; leave --{key} away")
+    if asked.gpu is None:
+        raise RequestError("name the card with --gpu: a name of `advise gpus`, or a size such as 24GB")
+    if asked.observed:
+        raise RequestError("observed: what a job took tells of its own model; leave --observed away")
+    return answer(asked, resolve, estimate_workload)
 
 
 def limits(job: Job | None = None, /, *, observations: Sequence[Observation] = (), **keys: Any) -> Limits:

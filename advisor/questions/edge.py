@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-def edge(fits: Callable[[int], bool], least: int, most: int) -> int | None:
+def edge(fits: Callable[[int], bool], least: int, most: int, step: int = 1) -> int | None:
     """A value that fits while the next one does not, or ``most``; None where not even ``least`` fits.
 
-    Steps are doubled, then halved. What is known of the two ends never changes (the lower fits, the upper does not), so that this
+    From ``step`` on steps are doubled, then halved. What is known of the two ends never changes (the lower fits, the upper does not), so that this
     holds even where ``fits`` is not monotone. Which values are tried depends on the answers alone: if every answer of one card is
     also that of a larger one, or better, the larger one's edge is not below.
 
@@ -17,7 +17,7 @@ def edge(fits: Callable[[int], bool], least: int, most: int) -> int | None:
     """
     if not fits(least):
         return None
-    lower, step = least, 1
+    lower = least
     while lower < most:
         upper = min(lower + step, most)
         if not fits(upper):
