@@ -41,7 +41,7 @@ def estimate(job: Job | None = None, /, *, observations: Sequence[Observation] =
     return _estimator(w, observations)(w)
 
 
-def largest(job: Job | None = None, /, **keys: Any) -> Largest:
+def largest(job: Job | None = None, /, *, observations: Sequence[Observation] = (), **keys: Any) -> Largest:
     """The largest model that the card holds, by task and number format; the job itself names no model.
 
     What the job leaves open of method, precision and quantization has a row each.
@@ -56,7 +56,7 @@ def largest(job: Job | None = None, /, **keys: Any) -> Largest:
         raise RequestError("name the card with --gpu: a name of `advise gpus`, or a size such as 24GB")
     if asked.observed:
         raise RequestError("observed: what a job took tells of its own model; leave --observed away")
-    return answer(asked, resolve, estimate_workload)
+    return answer(asked, resolve, lambda w: _estimator(w, observations))
 
 
 def limits(job: Job | None = None, /, *, observations: Sequence[Observation] = (), **keys: Any) -> Limits:

@@ -10,9 +10,9 @@ from advisor.errors import RequestError
 from advisor.job import Job
 from advisor.memory.sharding import ranks
 from advisor.planning.describe import budget
-from advisor.planning.steps import Estimator
+from advisor.planning.steps import Estimator, Resolver
 from advisor.questions.edge import edge
-from advisor.questions.shapes import LADDER, Shape, shapes
+from advisor.questions.shapes import LADDER, Shape, firsts, shapes
 from advisor.results import Estimate
 from advisor.workload import Workload
 
@@ -28,8 +28,11 @@ KINDS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 EXAMPLES = 3
 HELD = ("model", "weights", "gradients", "optimizer-state", "master-weights")  # parts that grow with the parameters alone
+AGAIN = 2  # times the size up to which a wider shape is looked at that may fit where a deeper one does not
 REACH = 1.5  # times its size: no larger example is looked for in training, where a model's first estimate takes the longest
-LESS = 0.5  # of what a Llama holds per parameter: no other model of the same format has less, on the fullest GPU of several either
+LESS = (
+    0.5  # of what a Llama holds per parameter: no other model of the same format has less, on the fullest GPU of several either
+)
 
 
 class Row(NamedTuple):
@@ -40,6 +43,7 @@ class Row(NamedTuple):
     shape: Shape | None
     beyond: Shape | None  # the next larger one; None at the end of the ladder
     examples: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def billions(self) -> float | None:
@@ -90,13 +94,16 @@ class Largest(NamedTuple):
         }
 
 
-def largest(job: Job, resolve: Callable[[Job], Workload], estimate: Estimator) -> Largest:
-    """The largest model for each of the kinds that the job leaves open. Raises RequestError where it leaves none."""
+def largest(job: Job, resolve: Resolver, estimator: Callable[[Workload], Estimator]) -> Largest:
+    """The largest model for each of the kinds that the job leaves open. Raises RequestError where it leaves none.
+
+    ``estimator`` is asked for once for each kind: what earlier jobs have taught may be of one task only.
+    """
     rows: list[Row] = []
     refusals: dict[str, str] = {}
     for task, keys in _open(job):
         try:
-            rows.append(_row(job, task, keys, resolve, estimate))
+            rows.append(_row(job, task, keys, resolve, estimator))
         except RequestError as refusal:
             refusals.setdefault(str(refusal), " ".join((task, *keys.values())))
     if not rows:
@@ -104,7 +111,8 @@ def largest(job: Job, resolve: Callable[[Job], Workload], estimate: Estimator) -
     total, usable = budget(rows[0].w)
     guide = _guide(rows[0].w) if rows[0].w.estimator == "checklist" else ()
     left_out = [f"Left out: {kind}: {why}" for why, kind in refusals.items()]
-    return Largest(job.given(), rows[0].w.gpu.to_dict(), total, usable, tuple(rows), guide, tuple(left_out))
+    notes = tuple(dict.fromkeys((*(note for row in rows for note in row.notes), *left_out)))
+    return Largest(job.given(), rows[0].w.gpu.to_dict(), total, usable, tuple(rows), guide, notes)
 
 
 def _open(job: Job) -> list[tuple[str, dict[str, str]]]:
@@ -120,19 +128,33 @@ def _open(job: Job) -> list[tuple[str, dict[str, str]]]:
     return found
 
 
-def _row(job: Job, task: str, keys: dict[str, str], resolve: Callable[[Job], Workload], estimate: Estimator) -> Row:
+def _row(job: Job, task: str, keys: dict[str, str], resolve: Resolver, estimator: Callable[[Workload], Estimator]) -> Row:
     def on(shape: Shape) -> Workload:
         return resolve(job.with_changes(**{task: shape.config()}, **keys))
 
     found = _possible(on)
-    place = edge(lambda place: estimate(on(found[place])).fits, 0, len(found) - 1, step=len(found) // 4 + 1)
+    estimate = estimator(on(found[0]))
+    place = _last_that_fits(found, lambda place: estimate(on(found[place])).fits)
     shape = found[place or 0]
     w = on(shape)
     answer = estimate(w)
     if place is None:
-        return Row(w, answer.high_bytes, None, shape, ())
+        return Row(w, answer.high_bytes, None, shape, (), (*w.notes, *answer.notes))
     beyond = found[place + 1] if place + 1 < len(found) else None
-    return Row(w, answer.high_bytes, shape, beyond, _examples(w, shape, answer, resolve, estimate))
+    return Row(w, answer.high_bytes, shape, beyond, _examples(w, shape, answer, resolve, estimate), (*w.notes, *answer.notes))
+
+
+def _last_that_fits(ladder: Sequence[Shape], fits: Callable[[int], bool]) -> int | None:
+    """The edge, or a later one: a wider shape that is less deep may fit again."""
+    end = len(ladder) - 1
+    place = edge(fits, 0, end, step=len(ladder) // 4 + 1)
+    if place is None:
+        return None
+    starts = [
+        each for each in firsts(ladder) if each > place + 1 and ladder[each].parameters < AGAIN * ladder[place].parameters
+    ]
+    later = next((each for each in reversed(starts) if fits(each)), None)
+    return place if later is None else edge(fits, later, end)
 
 
 def _possible(on: Callable[[Shape], Workload]) -> Sequence[Shape]:
@@ -152,9 +174,7 @@ def _possible(on: Callable[[Shape], Workload]) -> Sequence[Shape]:
     return found
 
 
-def _examples(
-    w: Workload, shape: Shape, of_shape: Estimate, resolve: Callable[[Job], Workload], estimate: Estimator
-) -> tuple[str, ...]:
+def _examples(w: Workload, shape: Shape, of_shape: Estimate, resolve: Resolver, estimate: Estimator) -> tuple[str, ...]:
     """The largest models of the catalogue that fit with the very settings of the row; of those of one size the first."""
     settings = {key: getattr(w, key) for key in ("batch", "seq", "prompt", "precision", "quantization")}
     asked = w.asked.with_changes(**settings, **({"method": w.method} if w.task == "train" else {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from math import ceil, log
@@ -54,10 +55,21 @@ class Shape(NamedTuple):
 
 @cache
 def shapes() -> tuple[Shape, ...]:
-    """The published shapes and those between them, by parameters."""
+    """The published shapes and those between them, each with more parameters than the one before."""
     published = [_published(name) for name in LADDER]
-    between = [_between(*pair, place) for pair in pairwise(published) for place in _places(*pair)]
-    return tuple(sorted({*published, *between}, key=lambda shape: (shape.parameters, shape)))
+    found = published[:1]
+    for small, large in pairwise(published):
+        between = (_between(small, large, place) for place in _places(small, large))
+        for shape in (*(each for each in between if each.parameters < large.parameters), large):
+            if shape.parameters > found[-1].parameters:
+                found.append(shape)
+    return tuple(found)
+
+
+def firsts(ladder: Sequence[Shape]) -> list[int]:
+    """The places where the width or the heads change. There the depth falls back, and with it the cache and the activations."""
+    kinds = [(shape.hidden, shape.kv_heads, shape.head_dim) for shape in ladder]
+    return [place for place in range(len(kinds)) if not place or kinds[place] != kinds[place - 1]]
 
 
 def _published(name: str) -> Shape:

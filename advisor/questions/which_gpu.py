@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from advisor import catalog
 from advisor.errors import RequestError
 from advisor.estimator import holds
 from advisor.hardware import Gpu
@@ -170,7 +169,15 @@ def _alike(workloads: Iterable[Workload]) -> Iterable[list[Workload]]:
     groups: dict[Any, list[Workload]] = {}
     for w in workloads:
         gpu = w.gpu
-        traits = (gpu.vendor, gpu.architecture.partition(" ")[0], gpu.compute_capability, gpu.bf16, gpu.fp8, bool(gpu.link), gpu.per_node)
+        traits = (
+            gpu.vendor,
+            gpu.architecture.partition(" ")[0],
+            gpu.compute_capability,
+            gpu.bf16,
+            gpu.fp8,
+            bool(gpu.link),
+            gpu.per_node,
+        )
         groups.setdefault(traits, []).append(w)
     return [sorted(group, key=lambda w: (budget(w)[1], w.gpu.total_bytes)) for group in groups.values()]
 
