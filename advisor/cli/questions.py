@@ -18,16 +18,18 @@ def answered(question: str, values: dict[str, Any], **more: Any) -> Answer:
     from advisor import api
     from advisor.render.page import render
 
-    observations, notes = [], []
-    if values["use_observations"]:
-        from advisor.cli.observe import past
-
-        observations, notes = past()
+    observations, notes = _learned() if values["use_observations"] else ([], [])
     found = getattr(api, question)(Job(**given(values)), observations=observations, **more)
     found = found._replace(notes=(*found.notes, *notes))
     page = import_module(f"advisor.render.{question}").page(found)
     text = render(page, found.to_dict(), values["format"] or "table", width(values["output"]))
     return Answer(text, found.exit_code, values["output"])
+
+
+def _learned() -> tuple[list[Any], list[str]]:
+    from advisor.cli.observe import past
+
+    return past()
 
 
 def question_command(
@@ -39,7 +41,9 @@ def question_command(
     more: Sequence[click.Option] = (),
 ) -> click.Command:
     """A command that takes a job, or what it says of one: ``without`` are keys that it looks for itself."""
-    options = [option for option in job_options() if option.name not in without]
+    options = job_options()
+    for option in options:
+        option.hidden = option.name in without  # to be answered with what it looks for, not with "no such option"
     return JobCommand(
         name,
         params=[*more, *options, *output_options(), observations_option(), help_option()],

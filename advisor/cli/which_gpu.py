@@ -18,7 +18,7 @@ def which_gpu(vendor: str | None, family: str | None, memory: str | None, **valu
     Those that hold it as asked come first, the smallest before the others, then those that do after changes. More GPUs count as
     asked where they leave each less to hold: inference, and training with --zero.
     """
-    return answered("which_gpu", {**values, "gpu": None}, vendor=vendor, family=family, memory=memory)
+    return answered("which_gpu", values, vendor=vendor, family=family, memory=memory)
 
 
 FILTERS = [

@@ -105,12 +105,12 @@ def largest(job: Job, resolve: Resolver, estimator: Callable[[Workload], Estimat
         try:
             rows.append(_row(job, task, keys, resolve, estimator))
         except RequestError as refusal:
-            refusals.setdefault(str(refusal), " ".join((task, *keys.values())))
+            refusals.setdefault(str(refusal), "inference" if task == "infer" else f"{keys.get('method', '')} training".strip())
     if not rows:
         raise RequestError(next(iter(refusals)))
     total, usable = budget(rows[0].w)
     guide = _guide(rows[0].w) if rows[0].w.estimator == "checklist" else ()
-    left_out = [f"Left out: {kind}: {why}" for why, kind in refusals.items()]
+    left_out = [f"Left out, {kind}: {why}" for why, kind in refusals.items()]
     notes = tuple(dict.fromkeys((*(note for row in rows for note in row.notes), *left_out)))
     return Largest(job.given(), rows[0].w.gpu.to_dict(), total, usable, tuple(rows), guide, notes)
 
@@ -138,10 +138,12 @@ def _row(job: Job, task: str, keys: dict[str, str], resolve: Resolver, estimator
     shape = found[place or 0]
     w = on(shape)
     answer = estimate(w)
+    some = (f"The parallel degrees divide {len(found)} of {len(shapes())} shapes; others are left out.",)
+    notes = (*w.notes, *answer.notes, *(some if len(found) < len(shapes()) else ()))
     if place is None:
-        return Row(w, answer.high_bytes, None, shape, (), (*w.notes, *answer.notes))
+        return Row(w, answer.high_bytes, None, shape, (), notes)
     beyond = found[place + 1] if place + 1 < len(found) else None
-    return Row(w, answer.high_bytes, shape, beyond, _examples(w, shape, answer, resolve, estimate), (*w.notes, *answer.notes))
+    return Row(w, answer.high_bytes, shape, beyond, _examples(w, shape, answer, resolve, estimate), notes)
 
 
 def _last_that_fits(ladder: Sequence[Shape], fits: Callable[[int], bool]) -> int | None:

@@ -100,7 +100,7 @@ def _between(small: Shape, large: Shape, place: float) -> Shape:
     near = small if place < 0.5 else large
 
     def grown(of: int, to: int) -> float:
-        return of * (to / of) ** place
+        return of * float((to / of) ** place)
 
     group = near.kv_heads * near.head_dim
     hidden = max(group, round(grown(small.hidden, large.hidden) / group) * group)

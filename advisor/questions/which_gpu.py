@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from advisor.errors import RequestError
@@ -84,6 +84,7 @@ def which_gpu(job: Job, cards: Iterable[Gpu], resolve: Resolver, estimate: Estim
     held: list[Row] = []
     short: list[Workload] = []
     refused: list[tuple[str, str]] = []
+    notes = list(anywhere.notes)
     for card in cards:
         try:
             w = resolve(job.with_changes(gpu=card.slug))
@@ -91,6 +92,7 @@ def which_gpu(job: Job, cards: Iterable[Gpu], resolve: Resolver, estimate: Estim
         except RequestError as refusal:
             refused.append((card.slug, str(refusal)))
             continue
+        notes = [note for note in notes if note in w.notes]  # what is said on every card is of the job
         if row is None:
             short.append(w)
         else:
@@ -103,28 +105,31 @@ def which_gpu(job: Job, cards: Iterable[Gpu], resolve: Resolver, estimate: Estim
         model=describe_model(anywhere.model),
         rows=tuple(sorted(rows, key=_place)),
         refused=tuple(refused),
-        notes=anywhere.notes,
+        notes=tuple(notes),
     )
 
 
 def filtered(cards: Iterable[Gpu], vendor: str | None, family: str | None, memory: str | None) -> list[Gpu]:
     """The cards of a maker, of an architecture, of a size as sold. Raises RequestError where there is none."""
     found = list(cards)
-    for name, said, words in (
-        ("vendor", vendor, lambda gpu: (gpu.vendor,)),
-        ("family", family, lambda gpu: (gpu.architecture, *gpu.architecture.split())),
-    ):
-        if said is not None:
-            wanted = said.strip().lower()
-            known = sorted({word for gpu in found for word in words(gpu)[:1]})
-            found = [gpu for gpu in found if wanted in [word.lower() for word in words(gpu)]]
-            if not found:
-                raise RequestError(f"{name}: no card is of {said!r}; there are {', '.join(known)}")
+    if vendor is not None:
+        found = _named("vendor", vendor, found, lambda gpu: [gpu.vendor])
+    if family is not None:
+        found = _named("family", family, found, lambda gpu: [gpu.architecture, *gpu.architecture.split()])
     if memory is not None:
         least, most = _sizes(memory)
         found = [gpu for gpu in found if least <= gpu.marketed_gb <= most]
         if not found:
             raise RequestError(f"memory: no card of these is sold with {memory}")
+    return found
+
+
+def _named(filter: str, said: str, cards: list[Gpu], names: Callable[[Gpu], list[str]]) -> list[Gpu]:
+    wanted = said.strip().lower()
+    found = [gpu for gpu in cards if wanted in [name.lower() for name in names(gpu)]]
+    if not found:
+        known = sorted({names(gpu)[0] for gpu in cards})
+        raise RequestError(f"{filter}: no card is of {said!r}; there are {', '.join(known)}")
     return found
 
 

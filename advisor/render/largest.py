@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import ceil, floor
+
 from advisor.questions.largest import Largest, Row
 from advisor.render.page import Page, Table
 from advisor.render.words import a_card, unit_of
@@ -22,6 +25,7 @@ def page(largest: Largest) -> Page:
                 [_row(row) for row in rows],
                 right=(3, 4),
                 firm=(0, 1, 2),
+                whole=(5,),
             ),
             Table(
                 "What the memory guide says, and what its own checklist gives",
@@ -68,14 +72,19 @@ def _row(row: Row) -> list[str]:
         numbers,
         f"{w.batch:,} × {w.seq:,}",
         _billions(row.billions) if row.billions else "-",
-        _billions(row.beyond.parameters / 10**9) if row.beyond else "-",
+        _billions(row.beyond.parameters / 10**9, ceil) if row.beyond else "-",
         ", ".join(row.examples) or "-",
     ]
 
 
-def _billions(count: float) -> str:
-    """Three digits, and never more than are meant: ``8.03``, ``70.6``, ``405``."""
-    return f"{count:.2f}" if count < 10 else f"{count:.1f}" if count < 100 else f"{count:.0f}"
+def _billions(count: float, to: Callable[[float], int] = floor) -> str:
+    """Three digits, of what fits never more than there are.
+
+    >>> _billions(8.0359), _billions(70.66), _billions(405.9), _billions(8.0301, ceil)
+    ('8.03', '70.6', '405', '8.04')
+    """
+    digits = 2 if count < 10 else 1 if count < 100 else 0
+    return f"{to(round(count, 6) * 10**digits) / 10**digits:.{digits}f}"
 
 
 def _remarks(largest: Largest, fitting: list[Row]) -> list[str]:
@@ -84,6 +93,8 @@ def _remarks(largest: Largest, fitting: list[Row]) -> list[str]:
         f"Sizes are of decoders shaped like Llamas, interpolated between {names[0]} and {names[-1]} ({', '.join(names[1:-1])}):"
         " the width in whole groups of heads, the depth as the size asks for. `next` is the next larger shape, which does not fit."
     ]
+    if any(not row.beyond for row in fitting):
+        remarks.append(f"{names[-1]} is the largest shape there is here: where it fits, larger ones may too.")
     if any(row.examples for row in fitting):
         remarks.append("The models named fit with the same settings. Of a mixture of experts all parameters count.")
     return remarks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil, log2
 
+from advisor.job import MOST as MOST_TOKENS
 from advisor.questions.limits import Edge, Limits
 from advisor.render.page import Page, Table
 from advisor.render.words import Unit, a_card, runs, unit_of
@@ -11,6 +12,7 @@ from advisor.render.words import Unit, a_card, runs, unit_of
 COLUMN = 4  # signs for each doubling of the length
 MOST = 13  # doublings that a line of 80 signs has room for
 SHORTEST = 128
+UNLIMITED = MOST_TOKENS["count"]
 
 
 def page(limits: Limits) -> Page:
@@ -40,8 +42,8 @@ def _headline(limits: Limits) -> str:
     does = "training" if job["train"] is not None else "inference"
     count = f"{job['gpus']} × {limits.gpu['name']}" if job["gpus"] > 1 else a_card(str(limits.gpu["name"]))
     found = [
-        f"a batch of {limits.batch.value:,} at {job['seq']:,} tokens" if limits.batch else "",
-        f"{limits.seq.value:,} tokens at a batch of {job['batch']:,}" if limits.seq else "",
+        f"a batch of {_most(limits.batch)} at {job['seq']:,} tokens" if limits.batch else "",
+        f"{_most(limits.seq)} tokens at a batch of {job['batch']:,}" if limits.seq else "",
     ]
     told = " or ".join(filter(None, found))
     about = f"{does} of {limits.model['name']} on {count}"
@@ -52,25 +54,38 @@ def _headline(limits: Limits) -> str:
     return f"Nothing fits: {about} has no room for the shortest sequence."
 
 
+def _most(found: Edge) -> str:
+    return f"{found.value:,}" if found.value < UNLIMITED else "any number of"
+
+
 def _edge(limits: Limits, name: str, found: Edge, u: Unit) -> list[str]:
     job = limits.job
+    value = _tokens(found.value)
     what = f"batch at {job['seq']:,} tokens" if name == "batch" else f"tokens at batch {job['batch']:,}"
     beyond = u.figure(found.next_high_bytes) if found.next_high_bytes is not None else "refused" if found.refused else "-"
-    return [what, f"{found.value:,}", u.figure(found.high_bytes), beyond]
+    return [what, value, u.figure(found.high_bytes), beyond]
 
 
 def _chart(frontier: tuple[tuple[int, int], ...]) -> Table:
     """A bar for each batch on a scale of lengths that doubles; it ends where the longest sequence does."""
     if not frontier:
         return Table("", [], [])
-    longest = max(seq for _, seq in frontier)
+    longest = max((seq for _, seq in frontier if seq < UNLIMITED), default=SHORTEST)
     last = ceil(log2(max(longest, SHORTEST)))
     first = max(round(log2(SHORTEST)), last - MOST + 1)
     scale = "".join(f"{_short(2**power):>{COLUMN}}" for power in range(first, last + 1))
-    rows = [[f"{batch:,}", f"{seq:,}", "#" * max(1, round(COLUMN * (log2(seq) - first + 1)))] for batch, seq in frontier]
+    most = COLUMN * (last - first + 1)
+    rows = [
+        [f"{batch:,}", _tokens(seq), "#" * min(most, max(1, round(COLUMN * (log2(seq) - first + 1))))]
+        for batch, seq in frontier
+    ]
     return Table(
         "Frontier: how long the sequences of a batch can be", ["batch", "tokens", scale], rows, right=(0, 1), firm=(2,)
     )
+
+
+def _tokens(count: int) -> str:
+    return f"{count:,}" if count < UNLIMITED else "no limit"
 
 
 def _short(tokens: int) -> str:

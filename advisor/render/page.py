@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 
 class Table(NamedTuple):
-    """Rows under headers; the places of the columns of figures, and of others that are never broken. Nothing without rows."""
+    """Rows under headers; the places of columns of figures, of those never broken, of names not broken within. Nothing without rows."""
 
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     right: Collection[int] = ()
     firm: Collection[int] = ()
+    whole: Collection[int] = ()
 
 
 class Page(NamedTuple):
@@ -41,7 +42,7 @@ def _text(page: Page, width: int) -> str:
     parts = [fill(page.headline, width)]
     for table in page.tables:
         if table.rows:
-            body = grid(table.headers, table.rows, right=table.right, firm=table.firm, width=width - 2)
+            body = grid(table.headers, table.rows, right=table.right, firm=table.firm, whole=table.whole, width=width - 2)
             parts.append("\n".join([table.title, *(f"  {line}".rstrip() for line in body.splitlines())]))
     parts += [fill(remark, width, break_on_hyphens=False) for remark in page.remarks]
     if page.notes:

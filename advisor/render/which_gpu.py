@@ -20,8 +20,8 @@ def page(cards: Cards) -> Page:
     return Page(
         headline=_headline(cards, asked, changed),
         tables=[
-            Table("As asked", ["GPUs × GB", f"left, {u.name}", "cards"], _grouped(asked, u, _size), right=(1,), firm=(0,)),
-            Table("After changes", ["GPUs × GB", f"left, {u.name}", "plan", "cards"], _grouped(changed, u, _size, plan), right=(1,), firm=(0,)),
+            Table("As asked", ["GPUs × GB", f"left, {u.name}", "cards"], _grouped(asked, u, _size), right=(1,), firm=(0,), whole=(2,)),
+            Table("After changes", ["GPUs × GB", f"left, {u.name}", "plan", "cards"], _grouped(changed, u, _size, plan), right=(1,), firm=(0,), whole=(3,)),
         ],
         remarks=list(_rest(cards)),
         notes=cards.notes,
