@@ -30,9 +30,8 @@ EXAMPLES = 3
 HELD = ("model", "weights", "gradients", "optimizer-state", "master-weights")  # parts that grow with the parameters alone
 AGAIN = 2  # times the size up to which a wider shape is looked at that may fit where a deeper one does not
 REACH = 1.5  # times its size: no larger example is looked for in training, where a model's first estimate takes the longest
-LESS = (
-    0.5  # of what a Llama holds per parameter: no other model of the same format has less, on the fullest GPU of several either
-)
+# Of what a Llama holds per parameter: no other model of the same format holds less, on one GPU or on the fullest of several.
+LESS, LESS_OF_SEVERAL = 0.8, 0.5
 
 
 class Row(NamedTuple):
@@ -199,7 +198,7 @@ def _examples(w: Workload, shape: Shape, of_shape: Estimate, resolve: Resolver, 
 def _candidates(w: Workload, shape: Shape, of_shape: Estimate) -> Iterator[tuple[int, str]]:
     """Models by parameters, the largest that can fit first: the guide's size classes for its own formulas, real ones otherwise."""
     held = sum(part.bytes for part in of_shape.parts if part.name in HELD) / shape.parameters
-    most = budget(w)[1] / (LESS * held) if held and not w.offload else float("inf")
+    most = budget(w)[1] / ((LESS_OF_SEVERAL if w.gpus > 1 else LESS) * held) if held and not w.offload else float("inf")
     if w.task == "train":
         most = min(most, REACH * shape.parameters)
     simple = w.estimator != "detailed"
