@@ -6,10 +6,12 @@ from collections.abc import Callable
 from math import ceil, floor
 
 from advisor.questions.largest import Largest, Row
+from advisor.questions.shapes import LADDER
 from advisor.render.page import Page, Table
 from advisor.render.words import a_card, unit_of
 
 TASKS = {"infer": "inference", "full": "full training", "lora": "LoRA", "qlora": "QLoRA"}
+TO = {"infer": "run", "train": "train"}
 
 
 def page(largest: Largest) -> Page:
@@ -21,11 +23,11 @@ def page(largest: Largest) -> Page:
         tables=[
             Table(
                 "Billions of parameters",
-                ["task", "numbers", "batch × tokens", "fits", "next", "such as"],
+                ["task", "numbers", "fits", "next", "such as"],
                 [_row(row) for row in rows],
-                right=(3, 4),
-                firm=(0, 1, 2),
-                whole=(5,),
+                right=(2, 3),
+                firm=(0, 1),
+                whole=(4,),
             ),
             Table(
                 "What the memory guide says, and what its own checklist gives",
@@ -57,7 +59,7 @@ def _headline(largest: Largest, fitting: list[Row]) -> str:
         return f"On {on}: nothing fits, not even the smallest shape."
     told = [
         f"{_billions(max(row.billions or 0 for row in fitting if row.w.task == task))} billion parameters to {does}"
-        for task, does in (("infer", "run"), ("train", "train"))
+        for task, does in TO.items()
         if any(row.w.task == task for row in fitting)
     ]
     return f"On {on}: up to {', '.join(told)}."
@@ -70,7 +72,6 @@ def _row(row: Row) -> list[str]:
     return [
         task,
         numbers,
-        f"{w.batch:,} × {w.seq:,}",
         _billions(row.billions) if row.billions else "-",
         _billions(row.beyond.parameters / 10**9, ceil) if row.beyond else "-",
         ", ".join(row.examples) or "-",
@@ -88,9 +89,10 @@ def _billions(count: float, to: Callable[[float], int] = floor) -> str:
 
 
 def _remarks(largest: Largest, fitting: list[Row]) -> list[str]:
-    names = largest.to_dict()["shapes"]
+    names = LADDER
+    does = {row.w.task: f"{row.w.batch:,} × {row.w.seq:,} tokens to {TO[row.w.task]}" for row in largest.rows}
     remarks = [
-        f"Sizes are of decoders shaped like Llamas, interpolated between {names[0]} and {names[-1]} ({', '.join(names[1:-1])}):"
+        f"Asked with {' and '.join(does.values())}. Sizes are of decoders shaped like Llamas, interpolated between {names[0]} and {names[-1]} ({', '.join(names[1:-1])}):"
         " the width in whole groups of heads, the depth as the size asks for. `next` is the next larger shape, which does not fit."
     ]
     if any(not row.beyond for row in fitting):
