@@ -12,12 +12,14 @@ from advisor.hardware import Gpu
 from advisor.job import Job
 from advisor.planning.describe import budget, describe_model
 from advisor.planning.dividing import doublings, on_gpus
+from advisor.planning.plan import plan
 from advisor.planning.space import job_key
 from advisor.planning.steps import Estimator, Resolver, State, Tools
 from advisor.planning.walk import all_steps, without_needless
 from advisor.results import Estimate, Step
 from advisor.workload import Workload
 
+SEARCHED = 8  # cards on which other orders are searched one by one; of more, the largest of each kind
 LARGEST = "2048GB"  # a card without a maker on which anything that is a job at all can be asked
 
 
@@ -99,7 +101,12 @@ def which_gpu(job: Job, cards: Iterable[Gpu], resolve: Resolver, estimate: Estim
             held.append(row)
     if refused and not held and not short:
         raise RequestError(refused[0][1])
-    rows = held + [row for alike in _alike(short) for row in _after_changes(alike, resolve, estimate)]
+    groups = _alike(short)
+    rows = held + [row for alike in groups for row in _after_changes(alike, resolve, estimate)]
+    if not any(row.holds for row in rows):  # the last word is that of other orders; searching them takes as long as ten walks
+        searched = short if len(short) <= SEARCHED else [alike[-1] for alike in groups]
+        found = {row.gpu: row for w in searched if (row := _searched(w, resolve, estimate))}
+        rows = [found.get(row.gpu, row) for row in rows]
     return Cards(
         job={**anywhere.to_dict(), "gpu": None},
         model=describe_model(anywhere.model),
@@ -169,7 +176,7 @@ def _counts(w: Workload) -> Iterator[dict[str, Any]]:
             yield {key: value for key, value in changes.items() if key != "zero"}
 
 
-def _alike(workloads: Iterable[Workload]) -> Iterable[list[Workload]]:
+def _alike(workloads: Iterable[Workload]) -> list[list[Workload]]:
     """Those whose cards differ in nothing but names and memory, the smallest first."""
     groups: dict[Any, list[Workload]] = {}
     for w in workloads:
@@ -210,6 +217,16 @@ def _planned(w: Workload, walked: list[Step], least: int, tools: Tools) -> tuple
             needed = [step for step in steps if step.needed]
             return _row(*last, False, tuple(step.rule for step in needed), _changes(needed)), count
     return _row(*initial, False, (), {}), len(walked) + 1
+
+
+def _searched(w: Workload, resolve: Resolver, estimate: Estimator) -> Row | None:
+    """The card after the steps that `advise` finds for it in another order, where it finds some."""
+    found = plan(w, estimate, resolve)
+    if found.final is None:
+        return None
+    steps = [step for step in found.steps if step.needed]
+    changed = resolve(w.asked.with_changes(**_changes(steps)))
+    return _row(changed, estimate(changed), False, tuple(step.rule for step in steps), _changes(steps))
 
 
 def _changes(steps: Iterable[Step]) -> dict[str, Any]:

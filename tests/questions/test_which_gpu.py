@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from advisor import Job, RequestError, catalog, estimate, which_gpu
+from advisor import Job, RequestError, advise, catalog, estimate, which_gpu
 from advisor.estimator import estimate_workload
 from advisor.planning.walk import walk
 from advisor.workload import resolve
@@ -109,6 +109,18 @@ def test_nothing_holds_it_is_said() -> None:
     found = which_gpu(infer="llama-3.1-405b", memory="8GB", max_gpus=1, keep="quantization,offload,offload_layers")
     assert (found.exit_code, {row.plan for row in found.rows}) == (3, {()})
     assert all(row.headroom_bytes < 0 for row in found.rows)
+
+
+def test_what_another_order_makes_fit_is_not_called_hopeless() -> None:
+    """Where the walk ends without a fit on every card, `advise` is asked as a whole."""
+    job = {"train": "llama-3.1-8b"}
+    found = which_gpu(**job, memory="4GB", vendor="nvidia", family="ampere")
+    assert found.exit_code == 0
+    for row in found.rows:
+        plan = advise(**job, gpu=row.gpu.slug)
+        assert plan.verdict == "fits-after-changes"
+        assert row.plan == tuple(step.rule for step in plan.steps if step.needed)
+        assert estimate(**job, gpu=row.gpu.slug, **(row.changes or {})).fits
 
 
 @pytest.mark.parametrize(
