@@ -10,10 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Diagnosis", "Estimate", "Job", "Plan", "RequestError", "advise", "diagnose", "estimate", "explain_oom"]
+__all__ = [
+    "Diagnosis",
+    "Estimate",
+    "Job",
+    "Plan",
+    "RequestError",
+    "advise",
+    "diagnose",
+    "estimate",
+    "explain_oom",
+    "largest",
+    "limits",
+    "which_gpu",
+]
 
 if TYPE_CHECKING:
-    from advisor.api import advise, estimate
+    from advisor.api import advise, estimate, largest, limits, which_gpu
     from advisor.errors import RequestError
     from advisor.job import Job
     from advisor.results import Estimate, Plan
@@ -22,6 +35,9 @@ if TYPE_CHECKING:
 _HOME = {
     "advise": "advisor.api",
     "estimate": "advisor.api",
+    "largest": "advisor.api",
+    "limits": "advisor.api",
+    "which_gpu": "advisor.api",
     "Job": "advisor.job",
     "RequestError": "advisor.errors",
     "Estimate": "advisor.results",

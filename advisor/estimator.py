@@ -74,7 +74,7 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts], correction: Corre
         device_bytes=device,
         low_bytes=low,
         high_bytes=high,
-        fits=high <= w.usable_bytes and (host is None or w.host_ram is None or host.bytes <= w.host_ram),
+        fits=holds(w, high, host),
         peak_phase=peak,
         phases=totals,
         parts=tuple(
@@ -87,6 +87,11 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts], correction: Corre
         notes=(*w.notes, *correction.notes),
         host=host,
     )
+
+
+def holds(w: Workload, high: int, host: Host | None) -> bool:
+    """Whether card and machine have so much."""
+    return high <= w.usable_bytes and (host is None or w.host_ram is None or host.bytes <= w.host_ram)
 
 
 def _host(w: Workload) -> Host | None:

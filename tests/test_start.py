@@ -24,7 +24,8 @@ def loaded(*words: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--help"], ["--version"], ["gpus", "--help"], ["rules", "--help"], ["models", "--help"]]
+    "words",
+    [[], ["--help"], ["--version"], ["gpus", "--help"], ["rules", "--help"], ["models", "--help"], ["largest", "--help"]],
 )
 def test_help_and_version_load_nothing_heavy(words: list[str]) -> None:
     """Neither pydantic nor the rules engine nor tabulate."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from advisor.cli.options import JobOption, help_option, job_options, output_options, told_option
+from advisor.cli.options import help_option, job_options, observations_option, output_options, told_option, write_options
 
-COMMANDS = ("rules", "gpus", "models", "observe", "oom")
+COMMANDS = ("largest", "which-gpu", "limits", "oom", "rules", "gpus", "models", "observe")
 HELP = """How much GPU memory a job needs, and what to change, step by step, until it fits.
 
 \b
@@ -30,7 +30,7 @@ class Advise(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"advisor.cli.{cmd_name}").command
+        command: click.Command = import_module(f"advisor.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -45,16 +45,7 @@ class Advise(click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands first, then the options under headings."""
         self.format_commands(ctx, formatter)
-        sections: dict[str, list[tuple[str, str]]] = {}
-        heading = ""
-        for option in self.get_params(ctx):
-            record = option.get_help_record(ctx)
-            heading = (option.heading or heading) if isinstance(option, JobOption) else "Output"
-            if record is not None:
-                sections.setdefault(heading, []).append(record)
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
+        write_options(self, ctx, formatter)
 
 
 def _ask(**values: Any) -> Any:
@@ -75,7 +66,7 @@ app = Advise(
         *job_options(),
         *output_options(),
         click.Option(["--explain"], is_flag=True, help="Every part with its formula and source, every step with its reasons."),
-        click.Option(["--use-observations"], is_flag=True, help="Correct the estimate by what `advise observe` has kept."),
+        observations_option(),
         told_option(["--version"], _version, "The version, and which rules engine is in use."),
         help_option(),
     ],

@@ -56,6 +56,28 @@ class JobOption(click.Option):
                          help=f"{key.help}{choices}{default}", **kind)  # fmt: skip
 
 
+class JobCommand(click.Command):
+    """A command with the options of a job, under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_options(self, ctx, formatter)
+
+
+def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """The options of a job as the vocabulary groups them, those of the command itself before and after."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    own, heading = "Only these", ""
+    for option in command.get_params(ctx):
+        if isinstance(option, JobOption):
+            heading, own = option.heading or heading, "Output"
+        record = option.get_help_record(ctx)
+        if record is not None:
+            sections.setdefault(heading if isinstance(option, JobOption) else own, []).append(record)
+    for title, records in sections.items():
+        with formatter.section(title):
+            formatter.write_dl(records)
+
+
 def job_options() -> list[click.Option]:
     """One option for each key of a job, in the order of the vocabulary."""
     return [JobOption(key) for key in KEYS]
@@ -89,6 +111,10 @@ def output_options() -> list[click.Option]:
                      help=f"One of {', '.join(FORMATS)}.  [default: table]"),
         click.Option(["--output"], metavar="FILE", default=None, help="Write the answer to this file, whole or not at all."),
     ]  # fmt: skip
+
+
+def observations_option() -> click.Option:
+    return click.Option(["--use-observations"], is_flag=True, help="Correct the estimate by what `advise observe` has kept.")
 
 
 def told_option(names: list[str], text: Callable[[click.Context], str], help: str) -> click.Option:

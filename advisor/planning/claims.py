@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from advisor.data import data_folder
 from advisor.errors import RequestError
+from advisor.hardware import Gpu
 from advisor.memory.handbook import GB, bytes_per_value, estimate
 from advisor.workload import Workload
 
@@ -63,10 +64,14 @@ def contradicted(w: Workload) -> list[str]:
 
 
 def _is_about(claim: Claim, w: Workload) -> bool:
-    card = claim.gb is None or claim.gb == w.gpu.marketed_gb
-    named = not claim.gpu or any(f"{w.gpu.slug}-".startswith(f"{slug}-") for slug in claim.gpu)
     model = w.model.nominal == claim.billions * GB and claim.task in (None, w.task)
-    return card and named and model and _settings_hold(claim, w)
+    return is_of_card(claim, w.gpu) and model and _settings_hold(claim, w)
+
+
+def is_of_card(claim: Claim, gpu: Gpu) -> bool:
+    """Whether the claim is about this card: by name, or by its size."""
+    named = not claim.gpu or any(f"{gpu.slug}-".startswith(f"{slug}-") for slug in claim.gpu)
+    return named and (claim.gb is None or claim.gb == gpu.marketed_gb)
 
 
 def _settings_hold(claim: Claim, w: Workload) -> bool:

@@ -38,16 +38,16 @@ def walk(
     if initial.estimate.fits:
         return _plan(initial, "fits", final=Final(w.to_dict(), initial.estimate))
     tools = Tools(resolve, estimate, engine, first)
-    steps, skipped, last = _walk(initial, tools)
+    steps, skipped, last = all_steps(initial, tools)
     if not last.estimate.fits:
         from advisor.planning.missing import missing as lacking
 
-        missing = lacking(initial, last, tools, lambda freed: _walk(freed, tools)[2].estimate.fits)
+        missing = lacking(initial, last, tools, lambda freed: all_steps(freed, tools)[2].estimate.fits)
         told = _told("After every step", initial, last)
         return _plan(initial, "does-not-fit", steps, skipped, missing=missing, notes=told)
     from advisor.planning.snippets import agreed
 
-    steps, last = _without_needless(initial, steps, last, tools)
+    steps, last = without_needless(initial, steps, last, tools)
     final = Final(last.workload.to_dict(), last.estimate)
     return _plan(initial, "fits-after-changes", agreed(steps, book_of(w).rule, last.workload), skipped, final=final,
                  notes=_told("Planned", initial, last))  # fmt: skip
@@ -69,7 +69,8 @@ def _told(of: str, initial: State, last: State) -> list[str]:
     return [f"{of}: {note}" for note in (*last.workload.notes, *last.estimate.notes) if note not in known]
 
 
-def _walk(initial: State, tools: Tools) -> tuple[list[Step], list[Skip], State]:
+def all_steps(initial: State, tools: Tools) -> tuple[list[Step], list[Skip], State]:
+    """The walk as walked: its steps, what it passed over, and where it ends."""
     from advisor.planning.rulebook import EXHAUSTED, FITS
 
     book = book_of(initial.workload)
@@ -192,7 +193,7 @@ def _plain(value: Any) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _without_needless(initial: State, steps: list[Step], last: State, tools: Tools) -> tuple[list[Step], State]:
+def without_needless(initial: State, steps: list[Step], last: State, tools: Tools) -> tuple[list[Step], State]:
     """The steps with those marked that the job fits without, and where the others lead.
 
     From the last one back, because later rules cost more; the last one made it fit. Then all steps of a rule together:

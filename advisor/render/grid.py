@@ -12,16 +12,22 @@ LEAST = 12  # columns that a broken column keeps
 
 
 def grid(
-    headers: Sequence[str], rows: Rows, *, right: Collection[int] = (), firm: Collection[int] = (), width: int | None = None
+    headers: Sequence[str],
+    rows: Rows,
+    *,
+    right: Collection[int] = (),
+    firm: Collection[int] = (),
+    whole: Collection[int] = (),
+    width: int | None = None,
 ) -> str:
     """Columns with two spaces between them, ``right`` ones flush right.
 
-    The widest are broken until ``width`` holds the table; those flush right and ``firm`` ones never.
+    The widest are broken until ``width`` holds the table; those flush right and ``firm`` ones never, ``whole`` ones not at hyphens.
     """
     from tabulate import tabulate
 
     text: str = tabulate(
-        _broken(rows, _widths(headers, rows, {*right, *firm}, width)) if width else rows,
+        _broken(rows, _widths(headers, rows, {*right, *firm}, width), whole) if width else rows,
         headers=headers,
         tablefmt="simple" if headers else "plain",
         disable_numparse=True,
@@ -51,16 +57,19 @@ def _width(cell: str) -> int:
     return max(map(len, cell.split("\n")))
 
 
-def _broken(rows: Rows, widths: Sequence[int]) -> list[list[str]]:
-    return [[_break(cell, width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+def _broken(rows: Rows, widths: Sequence[int], whole: Collection[int]) -> list[list[str]]:
+    return [
+        [_break(cell, width, place not in whole) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        for row in rows
+    ]
 
 
-def _break(cell: str, width: int) -> str:
+def _break(cell: str, width: int, at_hyphens: bool) -> str:
     """A cell on as many lines as it needs; a path is broken after its slashes first."""
     if _width(cell) <= width:
         return cell
     lines = [piece for line in cell.split("\n") for piece in ([line] if " " in line else line.replace("/", "/\n").split("\n"))]
-    return "\n".join(part for line in lines for part in wrap(line, width))
+    return "\n".join(part for line in lines for part in wrap(line, width, break_on_hyphens=at_hyphens))
 
 
 def markdown_grid(headers: Sequence[str], rows: Rows, *, right: Collection[int] = ()) -> str:

@@ -30,8 +30,12 @@ class Unit(NamedTuple):
 
 
 def unit(plan: Plan) -> Unit:
+    return unit_of(plan.job["estimator"])
+
+
+def unit_of(estimator: str) -> Unit:
     """The memory guide's estimators speak its GB, which is 10⁹ bytes here."""
-    return Unit("GiB", 2**30) if plan.job["estimator"] == "detailed" else Unit("GB", 10**9)
+    return Unit("GiB", 2**30) if estimator == "detailed" else Unit("GB", 10**9)
 
 
 def verdict(plan: Plan) -> str:
@@ -101,9 +105,13 @@ def host_title(plan: Plan) -> str:
 
 def _cards(plan: Plan) -> str:
     """``a Tesla V100 SXM2 16GB``, or each of several."""
-    name = str(plan.gpu["name"]).removeprefix("a ")
-    if gpus(plan) > 1:
-        return f"each {name}"
+    name = str(plan.gpu["name"])
+    return f"each {name.removeprefix('a ')}" if gpus(plan) > 1 else a_card(name)
+
+
+def a_card(name: str) -> str:
+    """``an A100 40GB``, ``a card sold as 24GB``."""
+    name = name.removeprefix("a ")
     return f"{'an' if _spoken_with_a_vowel(name) else 'a'} {name}"
 
 
