@@ -205,6 +205,7 @@ SAMPLES = (
     Sample("XLA on a GPU", "xla-gpu", "XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying to allocate 6979321856 bytes.\nBufferAssignment stats:\n             parameter allocation:    2.50GiB\n     preallocated temp allocation:    6.50GiB\n                 total allocation:    9.25GiB",
            {"tried_to_allocate_bytes": 6979321856, "xla_parameter_bytes": gib(2.5), "xla_temp_bytes": gib(6.5), "xla_total_bytes": gib(9.25)}, "capacity", "forward"),
     Sample("XLA, a small program", "xla-gpu", "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3145728 bytes.\nBufferAssignment stats:\n  parameter allocation:    3.00MiB\n  total allocation:    5.00MiB", {"xla_total_bytes": mib(5)}, "other-process"),
+    Sample("XLA of 2022", "xla-gpu", "XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 6979321856 bytes.", {"tried_to_allocate_bytes": 6979321856}, "capacity"),
     Sample("XLA, platform allocator", "xla-gpu", "RESOURCE_EXHAUSTED: Failed to allocate request for 768.00MiB (805306368B) on device ordinal 2", {"tried_to_allocate_bytes": 805306368, "gpu_index": 2}, "capacity"),
     Sample("XLA on a TPU", "xla-tpu", "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 19.75G of 15.50G hbm. Exceeded hbm capacity by 4.25G.", {"hbm_used_bytes": gib(19.75), "hbm_capacity_bytes": gib(15.5)}, "capacity"),
     Sample("XLA, vmem", "xla-vmem", "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 18.00M of 16.00M vmem.", {}, "not-memory"),
