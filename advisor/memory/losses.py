@@ -91,6 +91,7 @@ def kept_chunks_block(recipe: Recipe, model: Model, holds_logits: bool, adding: 
     if capped:
         live["tanh"] = _logits(tape, model, width)  # keeps its output
     Storage(tape, of_chunk(recipe, of_head))
+    returned = "outputs" if widened else "logits"
     if widened:
         live["outputs"] = _logits(tape, model, FP32)
         del live["logits"]
@@ -106,13 +107,13 @@ def kept_chunks_block(recipe: Recipe, model: Model, holds_logits: bool, adding: 
             Storage(tape, of_chunk(recipe, one))  # a chunk in fp32
         kept = tape.live
         if not holds_logits:
-            live.pop("outputs" if widened else "logits")
+            live.pop(returned)
         Storage(tape, of_chunk(recipe, times(one, 2)))  # the log-softmax's gradients, of its output and its input
     if not adding:
         live["gradients"] = Storage(tape, gradient)
         tape.gradients = gradient
     Storage(tape, of_chunk(recipe, of_its_derivative))
-    live.pop("logits" if recipe.compiled else "log-softmax")
+    live.pop(returned if recipe.compiled else "log-softmax")
     node, states = hidden.node, hidden.storage.extent
     del hidden
     tape.arriving = Storage(tape, states)
