@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from advisor.engines import Engine
 from advisor.memory.formats import BYTES, FORMATS
+from advisor.memory.latest import latest
 from advisor.memory.net import Recipe
 from advisor.memory.parameters import Kind
 from advisor.memory.sharding import expert_tp
@@ -45,6 +46,7 @@ def resident_width(w: Workload) -> int:
     return 2
 
 
+@latest
 def storing(w: Workload) -> Storing:
     """How the base weights lie on the card."""
     return Storing(
@@ -102,6 +104,7 @@ def deepspeed_masters(w: Workload) -> bool:
     return w.task == "train" and w.zero > 0 and w.sharding == "deepspeed"
 
 
+@latest
 def recipe_of(w: Workload) -> Recipe:
     """How the tensors of this workload's passes look."""
     return _shared(_recipe(w))

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.errors import RequestError
+from advisor.memory.latest import latest
 from advisor.model import (
     Attention,
     AttentionBesideStateSpace,
@@ -183,6 +184,7 @@ class Shares(NamedTuple):
     states: int = 1
 
 
+@latest
 def shares_of(w: Workload) -> Shares:
     """What one rank keeps of what its replicas divide."""
     return zero_shares(w.zero, w.replicas)

@@ -216,12 +216,14 @@ def _walk(name: str, named: frozenset[str], first: Facts, apply: Apply, fire: Ca
     while facts is not None:
         if len(fired) == MOST_FIRINGS:
             raise RulesError(f"{name}: no end after {MOST_FIRINGS} firings, the last of {fired[-1]}")
-        if lacking := named - facts.keys():  # in durable_rules every comparison with a missing fact is false
+        if lacking := [
+            fact for fact in named if fact not in facts
+        ]:  # in durable_rules every comparison with a missing fact is false
             raise RulesError(f"{name}: the rules ask for {', '.join(sorted(lacking))}, which the facts do not tell")
-        if taken := RESERVED & facts.keys():
+        if taken := [fact for fact in RESERVED if fact in facts]:
             raise RulesError(f"{name}: {', '.join(sorted(taken))} cannot be the name of a fact")
-        for fact, value in facts.items():
-            _check_value(name, fact, value)
+        for fact in named:
+            _check_value(name, fact, facts[fact])
         rule = fire(facts)
         if rule is None:
             raise RulesError(f"{name}: no rule for {dict(facts)}")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.memory.offload import moved
 from advisor.memory.optimizers import OPTIMIZERS
 from advisor.memory.recipe import keeps_masters
 from advisor.planning.abilities import abilities
+from advisor.planning.engine import Value
 from advisor.planning.remedies import BITSANDBYTES, KV_BITS, weight_bits
 from advisor.planning.software import runs_on
 from advisor.vocabulary import OFFLOADS
 
 if TYPE_CHECKING:
-    from advisor.planning.engine import Value
+    from advisor.model import Model
     from advisor.workload import Workload
 
 # Keys of a job that are facts as they stand.
@@ -25,106 +28,141 @@ KEYS: dict[str, type] = {
     "optimizer": str, "checkpointing": str, "attention": str, "loss": str, "zero": int, "sharding": str,
     "tp": int, "pp": int, "cp": int, "ep": int, "compile": bool, "allocator": str, "estimator": str,
 }  # fmt: skip
-# Name, type and meaning of those that are worked out.
-WORKED_OUT: dict[str, tuple[type, str]] = {
+# Type and meaning of those that come with the question.
+TOLD: dict[str, tuple[type, str]] = {
     "fits": (bool, "the estimate fits the card"),
     "past": (int, "place of the rule that the walk has left behind; it never goes back"),
-    "engine": (str, "name of the engine"),
-    "serving": (bool, "the engine divides a model by tensor and pipeline parallel"),
-    "bf16": (bool, "the card computes in bf16"),
-    "data_parallel": (int, "GPUs that see different sequences"),
-    "sharers": (int, "GPUs that share one copy of the model"),
-    "weight_bits": (int, "bits of one weight"),
-    "offloads": (str, "what is moved to the host's memory, with commas between"),
     "host_bytes": (int, "what a machine's own memory holds of the job; 0 where it is not worked out"),
     "host_short": (bool, "a machine's own memory is limited, and holds less than that"),
-    "kv_bits": (int, "bits of one value of the KV cache"),
-    "cuda": (bool, "the card is NVIDIA's, or known by its size alone"),
-    "fp8": (bool, "the card computes in fp8"),
-    "bitsandbytes": (bool, "bitsandbytes runs on the card"),
-    "paging": (bool, "bitsandbytes' paged optimizers have managed memory on the card"),
-    "bitsandbytes_weights": (bool, "the weights are in a format of bitsandbytes"),
-    "ggml": (bool, "the engine runs GGUF files with llama.cpp's library"),
-    "prompt_in_pieces": (bool, "the engine reads a long prompt in pieces by itself"),
-    "layers": (int, "layers of the model"),
-    "host_layers": (int, "layers that may wait in the host's memory"),
-    "takes_fsdp": (bool, "the engine can be launched with FSDP instead of DeepSpeed"),
-    "generates": (bool, "the model generates tokens, and so has a cache and a prompt"),
-    "full_attention": (bool, "every layer of the model has attention over the whole sequence"),
-    "masters": (bool, "16-bit weights have fp32 masters beside them here"),
-    "optimizer_bits8": (bool, "the optimizer's state is in 8 bits"),
-    "optimizer_paged": (bool, "the optimizer's state is paged between card and host"),
-    **{f"{kind}_away": (bool, f"{kind}: in the host's memory") for kind in OFFLOADS},
 }
-FACTS: dict[str, type] = {**KEYS, **{name: kind for name, (kind, _) in WORKED_OUT.items()}}
+
+
+class Worked(NamedTuple):
+    """A fact that is worked out of the job: its type, its meaning, and how."""
+
+    kind: type
+    meaning: str
+    of: Callable[[Workload], Value]
+
+
+def _is_away(kind: str, w: Workload) -> bool:
+    return kind in moved(w)
+
+
+WORKED_OUT: dict[str, Worked] = {
+    "engine": Worked(str, "name of the engine", lambda w: w.engine.name),
+    "serving": Worked(bool, "the engine divides a model by tensor and pipeline parallel", lambda w: w.engine.serving),
+    "bf16": Worked(bool, "the card computes in bf16", lambda w: w.gpu.bf16),
+    "data_parallel": Worked(int, "GPUs that see different sequences", lambda w: w.data_parallel),
+    "sharers": Worked(int, "GPUs that share one copy of the model", lambda w: w.sharers),
+    "weight_bits": Worked(int, "bits of one weight", weight_bits),
+    "offloads": Worked(str, "what is moved to the host's memory, with commas between", lambda w: ",".join(w.offload)),
+    "kv_bits": Worked(int, "bits of one value of the KV cache", lambda w: KV_BITS[w.kv_precision]),
+    "cuda": Worked(bool, "the card is NVIDIA's, or known by its size alone", lambda w: w.gpu.cuda),
+    "fp8": Worked(bool, "the card computes in fp8", lambda w: w.gpu.fp8),
+    "bitsandbytes": Worked(bool, "bitsandbytes runs on the card", lambda w: runs_on("bitsandbytes", w.gpu)),
+    "paging": Worked(
+        bool,
+        "bitsandbytes' paged optimizers have managed memory on the card",
+        lambda w: runs_on("bitsandbytes paged optimizers", w.gpu),
+    ),
+    "bitsandbytes_weights": Worked(
+        bool, "the weights are in a format of bitsandbytes", lambda w: w.quantization in BITSANDBYTES
+    ),
+    "ggml": Worked(bool, "the engine runs GGUF files with llama.cpp's library", lambda w: w.engine.ggml),
+    "prompt_in_pieces": Worked(
+        bool, "the engine reads a long prompt in pieces by itself", lambda w: abilities(w.engine.name).prompt_in_pieces
+    ),
+    "layers": Worked(int, "layers of the model", lambda w: len(w.model.layers)),
+    "host_layers": Worked(int, "layers that may wait in the host's memory", lambda w: _host_layers(w)),
+    "takes_fsdp": Worked(
+        bool, "the engine can be launched with FSDP instead of DeepSpeed", lambda w: abilities(w.engine.name).fsdp
+    ),
+    "generates": Worked(bool, "the model generates tokens, and so has a cache and a prompt", lambda w: w.model.generates),
+    "full_attention": Worked(
+        bool, "every layer of the model has attention over the whole sequence", lambda w: _is_full(w.model)
+    ),
+    "masters": Worked(
+        bool, "16-bit weights have fp32 masters beside them here", lambda w: keeps_masters(w._replace(precision="bf16"))
+    ),
+    "optimizer_bits8": Worked(bool, "the optimizer's state is in 8 bits", lambda w: OPTIMIZERS[w.optimizer].bits8),
+    "optimizer_paged": Worked(
+        bool, "the optimizer's state is paged between card and host", lambda w: not OPTIMIZERS[w.optimizer].on_device
+    ),
+    **{f"{kind}_away": Worked(bool, f"{kind}: in the host's memory", partial(_is_away, kind)) for kind in OFFLOADS},
+}
+FACTS: dict[str, type] = {
+    **KEYS,
+    **{name: kind for name, (kind, _) in TOLD.items()},
+    **{name: fact.kind for name, fact in WORKED_OUT.items()},
+}
 
 # What a text of a rule may hold between braces beside the facts.
-FILLED = {
-    *FACTS, "model", "global_batch", "tokens", "gpus_per_node", "dtype", "dtype_torch", "tuned", "bf16_suffix", "call",
-    "card_layers", "host_gib",
-}  # fmt: skip
+TEXTS: dict[str, Callable[[Workload], Value]] = {
+    "model": lambda w: _model_id(w),
+    "global_batch": lambda w: w.global_batch,
+    "tokens": lambda w: w.batch * w.seq,
+    "gpus_per_node": lambda w: -(-w.gpus // w.nodes),
+    "dtype": lambda w: "fp16" if _in_fp16(w) else "bf16",
+    "dtype_torch": lambda w: "float16" if _in_fp16(w) else "bfloat16",
+    "tuned": lambda w: "full" if w.method == "full" else "lora",
+    "call": lambda w: "model.generate" if w.model.generates else "model",
+    "bf16_suffix": lambda w: "_bf16" if w.precision.startswith("bf16") else "",
+    "card_layers": lambda w: len(w.model.layers) - _host_layers(w),
+    "host_gib": lambda w: _host_gib(w) if w.engine.serving else 0,
+}
+FILLED = {*FACTS, *TEXTS}
+HOW: dict[str, Callable[[Workload], Value]] = {
+    **{name: attrgetter(name) for name in KEYS},
+    **{name: worked.of for name, worked in WORKED_OUT.items()},
+    **TEXTS,
+}
 NAMELESS = "MODEL"
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
-def facts(w: Workload, fits: bool, past: int, host_bytes: int = 0) -> dict[str, Value]:
+class Situation(Mapping[str, Value]):
+    """The facts of a job, each worked out when it is asked for: a search asks a few of thousands of jobs.
+
+    What else the texts of a rule are filled with can be asked for as well.
+    """
+
+    def __init__(self, w: Workload, told: dict[str, Value]) -> None:
+        self._w, self._known = w, told
+
+    def __getitem__(self, name: str) -> Value:
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = HOW[name](self._w)
+        return known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FACTS)
+
+    def __len__(self) -> int:
+        return len(FACTS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in FACTS
+
+
+def facts(w: Workload, fits: bool, past: int, host_bytes: int = 0) -> Situation:
     """The situation in which the next rule is chosen."""
-    away = moved(w)
-    return {
-        **{name: getattr(w, name) for name in KEYS},
-        "fits": fits,
-        "past": past,
-        "engine": w.engine.name,
-        "serving": w.engine.serving,
-        "bf16": w.gpu.bf16,
-        "data_parallel": w.data_parallel,
-        "sharers": w.sharers,
-        "weight_bits": weight_bits(w),
-        "offloads": ",".join(w.offload),
-        "host_bytes": host_bytes,
-        "host_short": w.host_ram is not None and host_bytes > w.host_ram,
-        "kv_bits": KV_BITS[w.kv_precision],
-        "cuda": w.gpu.cuda,
-        "fp8": w.gpu.fp8,
-        "bitsandbytes": runs_on("bitsandbytes", w.gpu),
-        "paging": runs_on("bitsandbytes paged optimizers", w.gpu),
-        "bitsandbytes_weights": w.quantization in BITSANDBYTES,
-        "ggml": w.engine.ggml,
-        "prompt_in_pieces": abilities(w.engine.name).prompt_in_pieces,
-        "layers": len(w.model.layers),
-        "host_layers": _host_layers(w),
-        "takes_fsdp": abilities(w.engine.name).fsdp,
-        "generates": w.model.generates,
-        "full_attention": all(layer.attention is not None and not layer.attention.window for layer, _ in w.model.kinds),
-        "masters": keeps_masters(w._replace(precision="bf16")),
-        "optimizer_bits8": OPTIMIZERS[w.optimizer].bits8,
-        "optimizer_paged": not OPTIMIZERS[w.optimizer].on_device,
-        **{f"{kind}_away": kind in away for kind in OFFLOADS},
-    }
+    short = w.host_ram is not None and host_bytes > w.host_ram
+    return Situation(w, {"fits": fits, "past": past, "host_bytes": host_bytes, "host_short": short})
 
 
-def filled(text: str, values: Mapping[str, Any]) -> str:
+def filled(text: str, values: Mapping[str, Value]) -> str:
     """The text with the values in place of ``{batch}`` and the like; other braces stay, as in JSON."""
     return PLACEHOLDER.sub(lambda found: str(values.get(found[1], found[0])), text)
 
 
-def values(w: Workload) -> dict[str, Any]:
-    """What the texts of a rule are filled with."""
-    fp16 = w.precision.startswith("fp16") or not w.gpu.bf16
-    return {
-        **facts(w, fits=False, past=0),
-        "model": _model_id(w),
-        "global_batch": w.global_batch,
-        "tokens": w.batch * w.seq,
-        "gpus_per_node": -(-w.gpus // w.nodes),
-        "dtype": "fp16" if fp16 else "bf16",
-        "dtype_torch": "float16" if fp16 else "bfloat16",
-        "tuned": "full" if w.method == "full" else "lora",
-        "call": "model.generate" if w.model.generates else "model",
-        "bf16_suffix": "_bf16" if w.precision.startswith("bf16") else "",
-        "card_layers": len(w.model.layers) - _host_layers(w),
-        "host_gib": _host_gib(w) if w.engine.serving else 0,
-    }
+def _is_full(model: Model) -> bool:
+    return all(layer.attention is not None and not layer.attention.window for layer, _ in model.kinds)
+
+
+def _in_fp16(w: Workload) -> bool:
+    return w.precision.startswith("fp16") or not w.gpu.bf16
 
 
 def _host_layers(w: Workload) -> int:

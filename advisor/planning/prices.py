@@ -34,21 +34,23 @@ class Price(NamedTuple):
     changes: int = 0
     growth: float = 1.0  # of the global batch
 
-    def plus(self, other: Price) -> Price:
-        """Both, one after the other."""
-        return Price(
-            self.learned or other.learned,
-            self.gpus + other.gpus,
-            max(self.quality, other.quality),
-            self.losses + other.losses,
-            round(self.slow * other.slow, 9),  # so that the order of the factors does not tell two ways apart
-            self.changes + other.changes,
-            self.growth * other.growth,
-        )
-
     def is_dominated_by(self, other: Price) -> bool:
         """Whether the other is nowhere worse and somewhere better."""
         return self != other and all(theirs <= own for own, theirs in zip(self, other, strict=True))
+
+
+def total(prices: Iterable[Price]) -> Price:
+    """All of them, one after the other."""
+    learned, gpus, quality, losses, slow, changes, growth = Price()
+    for one in prices:
+        learned = learned or one.learned
+        gpus += one.gpus
+        quality = max(quality, one.quality)
+        losses += one.losses
+        slow = round(slow * one.slow, 9)  # so that the order of the factors does not tell two ways apart
+        changes += one.changes
+        growth *= one.growth
+    return Price(learned, gpus, quality, losses, slow, changes, growth)
 
 
 def cost(rule: Rule, changes: dict[str, Any], old: Workload, new: Workload) -> Cost:
@@ -88,8 +90,6 @@ def in_all(remedies: Iterable[tuple[Rule, Cost, int]], old: Workload, new: Workl
 
     What one of them did to the global batch another may have undone.
     """
-    total = Price()
-    for rule, of, rung in remedies:
-        total = total.plus(price(of, rung, rule.cost.changes_result))
+    spent = total(price(of, rung, rule.cost.changes_result) for rule, of, rung in remedies)
     growth = new.global_batch / old.global_batch if new.task == "train" else 1.0
-    return total._replace(learned=total.learned or growth != 1, gpus=new.gpus - old.gpus, growth=growth)
+    return spent._replace(learned=spent.learned or growth != 1, gpus=new.gpus - old.gpus, growth=growth)

@@ -9,11 +9,11 @@ each way that fails, where there are thousands of ways, and all searches for one
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from operator import le
 from typing import Any
 
-from advisor.planning.prices import Price, price
+from advisor.planning.prices import Price, price, total
 from advisor.planning.space import Space, Way
 
 Order = Callable[[Price], tuple[Any, ...]]
@@ -116,15 +116,15 @@ class Search:
             if not heap or self._space.estimated > MOST_ESTIMATES:
                 return None
             least, certain, way = heapq.heappop(heap)
-            further: Iterator[Way]
+            further: Iterable[tuple[int, int]]  # places, each with the rung that is next there
             failed = next((failed for failed in self._failed if _is_below(way, failed)), None)
             if failed is not None:
-                further = (_with(way, place, failed[place] + 1) for place in range(len(top)))
+                further = enumerate(rung + 1 for rung in failed)
             elif self._space.job(way) is None:  # a rule that applies only after others, or not beside them
-                further = (_with(way, place, way[place] + 1) for place in range(self._space.reached(way)))
+                further = enumerate(rung + 1 for rung in way[: self._space.reached(way)])
             elif not certain and (true := order(self._space.price(way))) != least:
                 heapq.heappush(heap, (true, True, way))
-                further = (_with(way, place, way[place] + 1) for place in self._repairing)
+                further = [(place, way[place] + 1) for place in self._repairing]
             elif self._fits(way):
                 return way
             else:
@@ -132,20 +132,16 @@ class Search:
                     self._failed.append(self._taken_further(way, order))
                     heapq.heappush(heap, (least, certain, way))
                     continue
-                further = (_with(way, place, way[place] + 1) for place in range(len(top)))
-            for other in further:
-                if other not in seen and _is_below(other, top):
+                further = enumerate(rung + 1 for rung in way)
+            for place, rung in further:
+                if rung <= top[place] and (other := _with(way, place, rung)) not in seen:
                     seen.add(other)
                     heapq.heappush(heap, (order(self._least(other)), False, other))
         return None
 
     def _least(self, way: Way) -> Price:
         """At least what the way costs."""
-        total = Price()
-        for prices, rung in zip(self._prices, way, strict=True):
-            if rung:
-                total = total.plus(prices[rung])
-        return total
+        return total([prices[rung] for prices, rung in zip(self._prices, way, strict=True) if rung])
 
 
 def _least(one: Price, other: Price) -> Price:
@@ -153,9 +149,10 @@ def _least(one: Price, other: Price) -> Price:
 
 
 def _all_with(way: Way, rungs: list[tuple[int, int]]) -> Way:
+    further = list(way)
     for place, rung in rungs:
-        way = _with(way, place, max(rung, way[place]))
-    return way
+        further[place] = max(rung, further[place])
+    return tuple(further)
 
 
 def _with(way: Way, place: int, rung: int) -> Way:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from advisor.planning.facts import filled, values
+from advisor.planning.facts import facts, filled
 from advisor.planning.remedies import weight_bits
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def speed(rule: Rule, changes: dict[str, Any], w: Workload) -> Speed:
 
 def how(rule: Rule, changes: dict[str, Any], w: Workload) -> dict[str, str]:
     """The rule's snippets for these changes, the one of the job's engine first."""
-    known = values(w)
+    known = facts(w, fits=False, past=0)
     texts = {}
     for framework in sorted(rule.how, key=lambda name: name != w.engine.name):
         text = chosen(rule.how[framework], changes, w)

@@ -89,8 +89,8 @@ class Space:
         if self._read is None:
             return before
         place = len(before)
-        changes = self.changes(before) or {}
-        return place, tuple(changes.get(name, _SAME) for name in self._read[place])
+        read = self._read[place]
+        return (place, *map((self.changes(before) or {}).get, read)) if read else place  # None: as the user has it
 
     def _climb(self, rule: Rule, w: Workload) -> list[Rung]:
         rungs: list[Rung] = []
@@ -192,9 +192,6 @@ class Space:
         for limit in most:
             way = (*way, min(limit, len(self.rungs(way))) if limit else 0)
         return way
-
-
-_SAME = object()  # a key that no rule has changed
 
 
 def _asked(rule: Rule) -> set[str]:
