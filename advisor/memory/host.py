@@ -71,7 +71,7 @@ def _present(parts: list[Part]) -> tuple[Part, ...]:
 def _all(w: Workload, name: str, each: int, what: str, source: str) -> Part:
     """A part of which every process of the machine has as much."""
     many = processes(w)
-    return Part(name, many * each, Origin(f"{many} × {each:,} B: {what}", source))
+    return Part(name, many * each, lambda: Origin(f"{many} × {each:,} B: {what}", source))
 
 
 def _weights(w: Workload, rank: Rank) -> Part:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from advisor.planning.steps import Estimator, Resolver
+from advisor.planning.steps import Estimator, Resolver, decided_once
 from advisor.planning.walk import book_of, walk
 
 if TYPE_CHECKING:
@@ -23,10 +23,7 @@ def plan(
     first: Sequence[str] = (),
 ) -> Plan:
     """The walk, with the routes that are better than it in something; ``first`` as ``walk`` takes it."""
-    if resolve is None:
-        from advisor.workload import resolve as decide
-
-        resolve = decide
+    resolve = decided_once(resolve)
     known = _remembered(estimate)
     walked = walk(w, known, resolve, engine, first)
     if walked.verdict == "fits":

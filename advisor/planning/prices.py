@@ -42,14 +42,14 @@ class Price(NamedTuple):
 def total(prices: Iterable[Price]) -> Price:
     """All of them, one after the other."""
     learned, gpus, quality, losses, slow, changes, growth = Price()
-    for one in prices:
-        learned = learned or one.learned
-        gpus += one.gpus
-        quality = max(quality, one.quality)
-        losses += one.losses
-        slow = round(slow * one.slow, 9)  # so that the order of the factors does not tell two ways apart
-        changes += one.changes
-        growth *= one.growth
+    for learns, more, worst, lost, factor, many, times in prices:
+        learned = learned or learns
+        gpus += more
+        quality = worst if worst > quality else quality
+        losses += lost
+        slow = round(slow * factor, 9)  # so that the order of the factors does not tell two ways apart
+        changes += many
+        growth *= times
     return Price(learned, gpus, quality, losses, slow, changes, growth)
 
 

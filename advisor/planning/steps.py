@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.errors import RequestError
 from advisor.planning.describe import makeup
 from advisor.results import Cost, Estimate, Step
+from advisor.vocabulary import KEYS
 
 if TYPE_CHECKING:
     from advisor.job import Job
@@ -19,6 +21,8 @@ Estimator = Callable[["Workload"], Estimate]
 Resolver = Callable[["Job"], "Workload"]
 
 
+SAME = ("train", "infer", "observed", "observed_with")  # for a whole request, and they may be objects, which have no hash
+_what_may_change = itemgetter(*(key.name for key in KEYS if key.name not in SAME))
 OPERATOR_WORDS = {"is": "", "not": "not ", "at_least": "at least ", "at_most": "at most ", "above": "above ", "below": "below "}
 
 
@@ -38,6 +42,31 @@ class Tools(NamedTuple):
     first: Sequence[str] = ()  # ids of rules that come before the order of the rulebook
 
 
+class Decided:
+    """Every job of one request decided once: replays and searches come to the same ones."""
+
+    def __init__(self, resolve: Resolver) -> None:
+        self._resolve = resolve
+        self._known: dict[tuple[Any, ...], Workload] = {}
+
+    def __call__(self, job: Job) -> Workload:
+        key = _what_may_change(job.__dict__)
+        if key not in self._known:
+            self._known[key] = self._resolve(job)
+        return self._known[key]
+
+
+def decided_once(resolve: Resolver | None) -> Decided:
+    """The resolver of a request, by default the one for all; it remembers what it has decided."""
+    if isinstance(resolve, Decided):
+        return resolve
+    if resolve is None:
+        from advisor.workload import resolve as decide
+
+        return Decided(decide)
+    return Decided(resolve)
+
+
 def changed(w: Workload, changes: dict[str, Any], resolve: Resolver) -> Workload | str:
     """The job with these changes, or why it is not to be changed so."""
     kept = [key for key in changes if key in w.keep]
@@ -47,7 +76,7 @@ def changed(w: Workload, changes: dict[str, Any], resolve: Resolver) -> Workload
         new = resolve(w.asked.with_changes(**changes))
     except RequestError as refusal:
         return str(refusal)
-    if new._replace(asked=w.asked) == w:
+    if new[1:] == w[1:]:  # all but ``asked``
         return "it is so already"
     from advisor.planning.pairs import broken_pairs
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.errors import RequestError
 from advisor.planning.describe import amount, budget, describe_model
-from advisor.planning.steps import Estimator, Resolver, State, Tools, changed, host_bytes, over_host, step_of
+from advisor.planning.steps import Estimator, Resolver, State, Tools, changed, decided_once, host_bytes, over_host, step_of
 from advisor.results import Final, Plan, Skip, Step
 
 if TYPE_CHECKING:
@@ -28,10 +28,7 @@ def walk(
 
     ``first`` are rules that a diagnosis puts before the others, each as often as it applies.
     """
-    if resolve is None:
-        from advisor.workload import resolve as decide
-
-        resolve = decide
+    resolve = decided_once(resolve)
     if w.policy != "documented":  # a name that is none is wrong whether the job fits or not
         book_of(w)
     initial = State(w, estimate(w))
