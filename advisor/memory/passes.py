@@ -139,7 +139,7 @@ def rotary_tables(recipe: Recipe, model: Model) -> Extent:
     return (0, 0, 0, tables, masks, 0)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def training_passes(
     recipe: Recipe,
     rank: Rank,
