@@ -5,7 +5,7 @@ model: in the forward pass a layer stands on what the layers before it keep; in 
 gradients that the layers after it have left.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -168,15 +168,16 @@ def training_passes(
         end = end_block(recipe, rank.model, holds_logits, adding, _cut(rank))
 
     at = ends(rank.model) if rank.model.ends is None else set(range(len(blocks)))
+    runs = _runs(blocks, at)
     forward: list[Peak] = []
-    level = total([shared, *(block.held for block in blocks)])
-    for depth, block in enumerate(blocks):
-        if depth in at:
+    level = total([shared, *(times(block.held, many) for block, many, _ in runs)])
+    for block, many, seen in runs:
+        if seen:
             forward += above(add(level, block.with_forward), block.forward)
-        level = add(level, block.kept_forward)
+        level = add(level, times(block.kept_forward, many))
     forward += above(level, end.forward)
 
-    kept = total([shared, *(block.kept for block in blocks)])
+    kept = total([shared, *(times(block.kept, many) for block, many, _ in runs)])
     if ending:
         forward += above(add(kept, end.kept_forward), ending.reference)
     gradients = end.gradients
@@ -187,12 +188,12 @@ def training_passes(
     at_loss = above(kept, end.backward)
     backward: list[Peak] = []
     level = kept
-    for depth, block in reversed(list(enumerate(blocks))):
-        level = less(level, block.kept)
-        if depth in at:
+    for block, many, seen in reversed(runs):
+        level = less(level, times(block.kept, many))
+        if seen:
             backward += above(add(level, block.with_backward), block.backward, gradients)
-        level = add(level, block.held)
-        gradients = add(gradients, block.gradients)
+        level = add(level, times(block.held, many))
+        gradients = add(gradients, times(block.gradients, many))
     if rank.embeds and rank.model.ends is None:
         backward += above(level, [embedding_peak(recipe, rank.model, tied=tied)], gradients)
     # The outputs and the graph of a step go when the next one's come, and so are there in its forward pass too.
@@ -201,6 +202,18 @@ def training_passes(
         envelope([*at_loss, *beside_logits(backward, end.held)]),
         add(kept, end.kept),
     )
+
+
+def _runs(blocks: Sequence[Block], at: set[int]) -> list[tuple[Block, int, bool]]:
+    """The layers from first to last: each whose peaks are looked at by itself, and those between them that are alike together."""
+    runs: list[tuple[Block, int, bool]] = []
+    for depth, block in enumerate(blocks):
+        seen = depth in at
+        if runs and not seen and not runs[-1][2] and runs[-1][0] is block:
+            runs[-1] = block, runs[-1][1] + 1, False
+        else:
+            runs.append((block, 1, seen))
+    return runs
 
 
 def beside_logits(peaks: Iterable[Peak], held: Extent) -> list[Peak]:
@@ -212,6 +225,7 @@ def _cut(rank: Rank) -> int:
     return 1 if rank.model.tied else rank.head_parts
 
 
+@lru_cache(maxsize=256)
 def ends(model: Model) -> set[int]:
     """The first and the last layer of each kind. Between them what is kept falls as evenly as the gradients rise (or the other
     way round), so that no layer between them stands higher than both."""
@@ -223,14 +237,14 @@ def ends(model: Model) -> set[int]:
 def blocks_of(recipe: Recipe, rank: Rank, checkpointed: bool, adding: bool, others: int) -> list[Block]:
     model, dropout = rank.model, rank.model.residual_dropout
     if checkpointed:
-        layers = [recomputed_block(recipe, layer, model.hidden, dropout, adding, others) for layer in model.layers]
+        made = {layer: recomputed_block(recipe, layer, model.hidden, dropout, adding, others) for layer, _ in model.kinds}
     else:
-        frozen = not recipe.trainable
-        starts = (0, model.ends.encoder) if model.ends else (0,)
-        layers = [
-            stored_block(recipe, layer, model.hidden, dropout, frozen and depth in starts, adding, others)
-            for depth, layer in enumerate(model.layers)
-        ]
+        made = {layer: stored_block(recipe, layer, model.hidden, dropout, False, adding, others) for layer, _ in model.kinds}
+    layers = [made[layer] for layer in model.layers]
+    if not checkpointed and not recipe.trainable:
+        for depth in (0, model.ends.encoder) if model.ends else (0,):
+            if depth < len(layers):
+                layers[depth] = stored_block(recipe, model.layers[depth], model.hidden, dropout, True, adding, others)
     if any(layer.shared for layer in model.layers):
         return shared_block.around(recipe, model, layers, checkpointed=checkpointed, adding=adding)
     return _stacked(recipe, rank, layers, others, checkpointed=checkpointed) if model.ends else layers
