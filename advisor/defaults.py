@@ -13,7 +13,8 @@ from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.job import Job
 from advisor.memory.offload import refuse_unknown
-from advisor.model import Attention, Model
+from advisor.mixers import Attention
+from advisor.model import Model
 from advisor.vocabulary import GGUF_TYPES
 from advisor.workload import Workload
 

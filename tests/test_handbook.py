@@ -15,7 +15,8 @@ from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.job import Job
 from advisor.memory import handbook
-from advisor.model import Attention, Layer, Mlp, Model
+from advisor.mixers import Attention
+from advisor.model import Layer, Mlp, Model
 from advisor.results import Estimate
 from advisor.vocabulary import KV_PRECISIONS, OPTIMIZERS, PRECISIONS, QUANTIZATIONS
 from advisor.workload import Workload

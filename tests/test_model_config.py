@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from advisor.errors import RequestError
 from advisor.memory.parameters import layer_weights, parameter_count
-from advisor.model import Attention, Experts, LatentAttention, Mlp, Model
+from advisor.mixers import Attention, LatentAttention
+from advisor.model import Experts, Mlp, Model
 from advisor.model_files.config import families, model_from_config
 from advisor.model_files.families import NOT_YET, WRAPPERS
 

@@ -9,7 +9,7 @@ from advisor.memory.extent import NOTHING, Extent, add, times
 from advisor.memory.net import Net
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, HALF, Tensor, op
-from advisor.model import Attention, LatentAttention
+from advisor.mixers import Attention, LatentAttention
 
 INDEX = 8  # bytes of an int64
 

@@ -7,7 +7,7 @@ from advisor.memory.extent import NOTHING, Extent, add
 from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token, width_of
 from advisor.memory.shadow import HALF, Tensor, op
-from advisor.model import ShortConvolution
+from advisor.mixers import ShortConvolution
 
 
 def copied(x: Tensor) -> Tensor:

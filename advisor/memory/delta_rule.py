@@ -10,7 +10,7 @@ from advisor.memory.extent import times
 from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, HALF, Tensor, op
-from advisor.model import DeltaRule
+from advisor.mixers import DeltaRule
 
 CHUNK = 64  # tokens
 

@@ -17,7 +17,8 @@ from advisor.memory.extent import NOTHING, Extent, add, times
 from advisor.memory.net import Net, Recipe
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, Block, Peak, Storage, Tape, Tensor, op, run_backward
-from advisor.model import Attention, Ends, Layer, Model
+from advisor.mixers import Attention
+from advisor.model import Ends, Layer, Model
 
 
 def surround(net: Net, layer: Layer, hidden: int, others: int, *, checkpointed: bool = False) -> None:

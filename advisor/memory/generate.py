@@ -13,7 +13,7 @@ from advisor.memory.recipe import compute_width, recipe_of
 from advisor.memory.sharding import Rank
 from advisor.memory.state_space import recurrent_bytes, recurrent_step
 from advisor.memory.weights import largest_matrix
-from advisor.model import Attention
+from advisor.mixers import Attention
 from advisor.workload import Workload
 
 # Families whose attention layers each kept a table of cosines and one of sines for all positions, and the version that ended it

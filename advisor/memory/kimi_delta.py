@@ -11,7 +11,7 @@ from advisor.memory.extent import less, times
 from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, Tensor, op
-from advisor.model import KimiDelta
+from advisor.mixers import KimiDelta
 
 CHUNK = 64  # tokens
 # The loop over a chunk's rows clones row i and the square before it, and keeps both.

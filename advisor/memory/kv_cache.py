@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from advisor.memory.formats import KV_BYTES_PER_32
-from advisor.model import Attention, LatentAttention, Layer, Model
+from advisor.mixers import Attention, LatentAttention
+from advisor.model import Layer, Model
 
 
 def token_elements(layer: Layer, expanded: bool = False) -> int:

@@ -14,7 +14,8 @@ from advisor.memory.net import Net
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, Tensor, op
 from advisor.memory.shared_block import shared_block
-from advisor.model import RECURRENT, Attention, AttentionBesideStateSpace, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.mixers import RECURRENT, Attention, AttentionBesideStateSpace, LatentAttention
+from advisor.model import Experts, Layer, Mlp, Model
 
 Branch = Callable[[Tensor], Tensor]
 

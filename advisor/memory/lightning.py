@@ -11,7 +11,7 @@ from advisor.memory.extent import times
 from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import Tensor, op
-from advisor.model import LightningAttention
+from advisor.mixers import LightningAttention
 
 
 def lightning(net: Net, a: LightningAttention, x: Tensor, hidden: int) -> Tensor:

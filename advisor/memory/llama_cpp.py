@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from advisor.memory.kv_cache import in_blocks
 from advisor.memory.sharding import Rank
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp
+from advisor.mixers import Attention, LatentAttention
+from advisor.model import Experts, Layer, Mlp
 from advisor.workload import Workload
 
 MICRO_BATCH = 512  # -ub

@@ -8,24 +8,18 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from advisor.model import (
+from advisor.mixers import (
     Attention,
     AttentionBesideStateSpace,
     DeltaRule,
-    Ends,
-    Experts,
     KimiDelta,
     LatentAttention,
-    Layer,
     LightningAttention,
-    Mlp,
-    Model,
-    Norm,
     SelectiveScan,
-    SharedBlock,
     ShortConvolution,
     StateSpace,
 )
+from advisor.model import Ends, Experts, Layer, Mlp, Model, Norm, SharedBlock
 
 Kind = Literal["linear", "expert", "norm", "bias", "router", "embedding", "head", "other"]
 

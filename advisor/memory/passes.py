@@ -17,7 +17,8 @@ from advisor.memory.net import Net, Recipe, share
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import Block, Peak, Storage, Tape, envelope, run_backward, turn
 from advisor.memory.sharding import Rank
-from advisor.model import Attention, Layer, Model
+from advisor.mixers import Attention
+from advisor.model import Layer, Model
 
 
 class Ending(NamedTuple):

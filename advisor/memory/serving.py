@@ -14,7 +14,8 @@ from advisor.memory.kv_cache import in_blocks
 from advisor.memory.recipe import compute_width, recipe_of
 from advisor.memory.shadow import FP32
 from advisor.memory.sharding import Rank
-from advisor.model import KimiDelta, Layer
+from advisor.mixers import KimiDelta
+from advisor.model import Layer
 from advisor.workload import Workload
 
 GIB = 2**30

@@ -7,24 +7,19 @@ from typing import NamedTuple
 
 from advisor.errors import RequestError
 from advisor.memory.latest import latest
-from advisor.model import (
+from advisor.mixers import (
     Attention,
     AttentionBesideStateSpace,
     DeltaRule,
-    Experts,
     KimiDelta,
     LatentAttention,
-    Layer,
     LightningAttention,
     Mixer,
-    Mlp,
-    Model,
     SelectiveScan,
-    SharedBlock,
     ShortConvolution,
     StateSpace,
-    in_order,
 )
+from advisor.model import Experts, Layer, Mlp, Model, SharedBlock, in_order
 from advisor.workload import Workload
 
 

@@ -16,7 +16,8 @@ from advisor.memory.lightning import lightning
 from advisor.memory.net import Net
 from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import FP32, HALF, Tensor, op
-from advisor.model import DeltaRule, KimiDelta, LightningAttention, Model, Recurrent, SelectiveScan, StateSpace
+from advisor.mixers import DeltaRule, KimiDelta, LightningAttention, Recurrent, SelectiveScan, StateSpace
+from advisor.model import Model
 
 
 def forward(net: Net, mixer: Recurrent, x: Tensor, hidden: int) -> Tensor:

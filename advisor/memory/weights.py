@@ -11,7 +11,8 @@ from advisor.memory.allocator import block
 from advisor.memory.formats import BYTES, FORMATS
 from advisor.memory.parameters import Kind, Weight, layer_weights, module_weights, outer_weights
 from advisor.memory.sharding import Rank
-from advisor.model import Attention, Experts, Layer, LightningAttention, Model, StoredTensor
+from advisor.mixers import Attention, LightningAttention
+from advisor.model import Experts, Layer, Model, StoredTensor
 
 
 class Sum(NamedTuple):

@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 from advisor.errors import RequestError
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mixer, Mlp, Model
+from advisor.mixers import Attention, LatentAttention, Mixer
+from advisor.model import Experts, Layer, Mlp, Model
 from advisor.model_files.families import NOT_YET, WRAPPERS, Family, Wrapper
 from advisor.model_files.families_dense import DENSE
 from advisor.model_files.keys import LARGEST, Keys, shown

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advisor.model import Attention, Ends, Head, Layer
+from advisor.mixers import Attention
+from advisor.model import Ends, Head, Layer
 from advisor.model_files.config import attention_of, mlp_of
 from advisor.model_files.families import Family
 from advisor.model_files.keys import Keys

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from advisor.model import (
+from advisor.mixers import (
     Attention,
     AttentionBesideStateSpace,
     DeltaRule,
     KimiDelta,
     LatentAttention,
-    Layer,
     LightningAttention,
     SelectiveScan,
     ShortConvolution,
     StateSpace,
 )
+from advisor.model import Layer
 from advisor.model_files.config import attention_of, experts_of, mlp_of, sparse_layers
 from advisor.model_files.families import Family
 from advisor.model_files.keys import Keys, shown

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from advisor.model import Attention, Layer, Recurrent, SharedBlock, in_order
+from advisor.mixers import Attention, Recurrent
+from advisor.model import Layer, SharedBlock, in_order
 from advisor.model_files.config import attention_of, mlp_of
 from advisor.model_files.families import Family, like
 from advisor.model_files.families_hybrid import HYBRID

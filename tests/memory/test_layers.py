@@ -12,7 +12,8 @@ import pytest
 from advisor.memory.extent import Extent
 from advisor.memory.net import Recipe
 from advisor.memory.passes import recomputed_block, stored_block
-from advisor.model import Attention, Experts, Layer, Mlp
+from advisor.mixers import Attention
+from advisor.model import Experts, Layer, Mlp
 
 BF16 = Recipe(train=True)
 AMP = Recipe(train=True, weight=4, stream=4, autocast=True)

@@ -16,7 +16,7 @@ from advisor.memory.passes import stored_block
 from advisor.memory.recipe import recipe_of
 from advisor.memory.shadow import Storage, Tape, run_backward
 from advisor.memory.sharding import ranks
-from advisor.model import Attention
+from advisor.mixers import Attention
 from advisor.workload import resolve
 
 HIDDEN, HEADS, KV, WIDTH, HEAD = 8192, 64, 8, 28672, 128  # Llama-3 70B

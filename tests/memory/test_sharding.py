@@ -14,7 +14,7 @@ from advisor.memory.parameters import parameter_count
 from advisor.memory.recipe import recipe_of
 from advisor.memory.sharding import narrowed, ranks, zero_shares
 from advisor.memory.weights import held_outside
-from advisor.model import Attention
+from advisor.mixers import Attention
 from advisor.workload import Workload, resolve
 
 

@@ -12,7 +12,7 @@ from advisor.memory.kv_cache import cache_bytes
 from advisor.memory.sharding import narrowed
 from advisor.memory.state_space import recurrent_bytes
 from advisor.memory.weights import linear_names
-from advisor.model import DeltaRule, StateSpace
+from advisor.mixers import DeltaRule, StateSpace
 from advisor.workload import resolve
 
 FP32, BF16 = 4, 2

@@ -8,7 +8,8 @@ from advisor.engines import Engine
 from advisor.errors import RequestError
 from advisor.hardware import Gpu
 from advisor.job import Job
-from advisor.model import Attention, Layer, Mlp, Model
+from advisor.mixers import Attention
+from advisor.model import Layer, Mlp, Model
 from advisor.results import Estimate, Part
 from advisor.workload import Workload
 

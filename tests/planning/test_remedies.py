@@ -9,7 +9,8 @@ from planning_toy import workload
 
 from advisor.job import Job
 from advisor.memory.sharding import undivided
-from advisor.model import Attention, Experts, LatentAttention, Layer, Mlp, Model
+from advisor.mixers import Attention, LatentAttention
+from advisor.model import Experts, Layer, Mlp, Model
 from advisor.planning.dividing import doublings, next_degrees, on_gpus
 from advisor.planning.remedies import (
     BITS,
