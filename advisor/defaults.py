@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from functools import lru_cache
-from typing import Any
 
 from advisor import catalog, objectives
 from advisor.engines import Engine
@@ -15,11 +12,11 @@ from advisor.job import Job
 from advisor.memory.offload import refuse_unknown
 from advisor.mixers import Attention
 from advisor.model import Model
+from advisor.references import find_model
 from advisor.vocabulary import GGUF_TYPES
 from advisor.workload import Workload
 
 LLAMA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-Stamp = tuple[tuple[str, int, int], ...]
 
 GGUF_FORMATS = ("none", "mxfp4", *GGUF_TYPES)
 
@@ -205,41 +202,6 @@ def _usual_engine(task: str, model: Model, objective: str | None) -> str:
 
 def _other(task: str) -> str:
     return "trainer" if task == "train" else "transformers"
-
-
-def find_model(reference: str | dict[str, Any] | None) -> Model:
-    """The model that a name, a path or the object of a config.json stands for; a catalogue name wins over a folder."""
-    if isinstance(reference, dict):
-        from advisor.model_files.config import model_from_config
-
-        return model_from_config(reference, str(reference.get("_name_or_path") or reference.get("model_type") or "model"))
-    assert reference is not None
-    if catalog.is_model_name(reference) or not _is_path(reference):
-        return catalog.find_model(reference)
-    path = os.path.expanduser(reference)
-    return _model_on_disk(path, os.getcwd(), _stamp(path))
-
-
-def _is_path(name: str) -> bool:
-    return name.endswith((".json", ".safetensors", ".gguf")) or name.startswith((".", "/", "~")) or os.path.exists(name)
-
-
-@lru_cache(maxsize=64)
-def _model_on_disk(path: str, folder: str, stamp: Stamp) -> Model:
-    """A plan decides dozens of jobs of one model: the files are read once, and again when they are not what they were."""
-    from advisor.model_files import read_model
-
-    return read_model(path)
-
-
-def _stamp(path: str) -> Stamp:
-    """Names, times and sizes of the model files at a path; nothing where there is none, which reading will tell better."""
-    try:
-        with os.scandir(path if os.path.isdir(path) else os.path.dirname(path) or ".") as entries:
-            files = [(x.name, x.stat()) for x in entries if x.name.endswith((".json", ".safetensors", ".gguf"))]
-    except OSError:
-        return ()
-    return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in files))
 
 
 def _parallel(job: Job, task: str, gpu: Gpu, engine: Engine, model: Model) -> dict[str, int]:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from advisor import Job, estimate
-from advisor.defaults import find_model
 from advisor.memory.parameters import parameter_count
+from advisor.references import find_model
 from advisor.workload import resolve
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

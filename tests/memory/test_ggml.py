@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
-from advisor.defaults import find_model
 from advisor.memory import ggml
 from advisor.memory.parameters import layer_weights, outer_weights, parameter_count
 from advisor.memory.sharding import Rank
 from advisor.memory.weights import Storing, _place, ggml_bytes, ggml_sum
+from advisor.references import find_model
 
 # llama.cpp tools/quantize/README.md, Llama-3.1-8B
 BITS_PER_WEIGHT = {

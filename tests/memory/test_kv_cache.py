@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.defaults import find_model
 from advisor.memory.kv_cache import cache_bytes
+from advisor.references import find_model
 
 
 @pytest.mark.parametrize(

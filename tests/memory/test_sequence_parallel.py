@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from advisor.defaults import find_model
 from advisor.estimator import estimate_workload
 from advisor.job import Job
 from advisor.memory.attention import attend
@@ -17,6 +16,7 @@ from advisor.memory.recipe import recipe_of
 from advisor.memory.shadow import Storage, Tape, run_backward
 from advisor.memory.sharding import ranks
 from advisor.mixers import Attention
+from advisor.references import find_model
 from advisor.workload import resolve
 
 HIDDEN, HEADS, KV, WIDTH, HEAD = 8192, 64, 8, 28672, 128  # Llama-3 70B

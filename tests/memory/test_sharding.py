@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from advisor.defaults import find_model
 from advisor.errors import RequestError
 from advisor.estimator import estimate_workload
 from advisor.job import Job
@@ -15,6 +14,7 @@ from advisor.memory.recipe import recipe_of
 from advisor.memory.sharding import narrowed, ranks, zero_shares
 from advisor.memory.weights import held_outside
 from advisor.mixers import Attention
+from advisor.references import find_model
 from advisor.workload import Workload, resolve
 
 

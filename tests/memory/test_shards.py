@@ -7,7 +7,6 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.defaults import find_model
 from advisor.job import Job
 from advisor.memory.collectives import per_rank
 from advisor.memory.parameters import layer_weights, parameter_count
@@ -15,6 +14,7 @@ from advisor.memory.sharding import narrowed, ranks, stage_layers
 from advisor.memory.training import in_flight_count
 from advisor.memory.weights import Storing, held_outside, rank_sum
 from advisor.model import Model
+from advisor.references import find_model
 from advisor.workload import Workload, resolve
 
 PLAIN = Storing("none", 1, blocks=False)

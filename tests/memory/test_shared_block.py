@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from advisor.defaults import find_model
 from advisor.job import Job
 from advisor.memory.kv_cache import cache_bytes
 from advisor.memory.net import Recipe
@@ -16,6 +15,7 @@ from advisor.memory.sharding import Rank, narrowed, ranks
 from advisor.memory.weights import adapter_weights
 from advisor.model import Model
 from advisor.model_files.config import model_from_config
+from advisor.references import find_model
 from advisor.workload import resolve
 
 BF16 = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.defaults import find_model
 from advisor.errors import RequestError
 from advisor.estimator import estimate_workload
 from advisor.job import Job
@@ -13,6 +12,7 @@ from advisor.memory.sharding import narrowed
 from advisor.memory.state_space import recurrent_bytes
 from advisor.memory.weights import linear_names
 from advisor.mixers import DeltaRule, StateSpace
+from advisor.references import find_model
 from advisor.workload import resolve
 
 FP32, BF16 = 4, 2

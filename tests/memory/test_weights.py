@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from advisor.defaults import find_model
 from advisor.errors import RequestError
 from advisor.estimator import estimate_workload
 from advisor.job import Job
 from advisor.memory.parameters import Weight, parameter_count
 from advisor.memory.sharding import Rank
 from advisor.memory.weights import Storing, adapter_targets, adapter_weights, rank_sum, tensor_bytes
+from advisor.references import find_model
 from advisor.workload import resolve
 
 CONFIG = {

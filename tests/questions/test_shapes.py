@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 from advisor import catalog
-from advisor.defaults import find_model
 from advisor.memory.parameters import parameter_count
 from advisor.questions.shapes import LADDER, firsts, shapes
+from advisor.references import find_model
 
 
 def test_the_published_models_are_among_them() -> None:
