@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from advisor.data import data_folder
 from advisor.errors import RequestError
-from advisor.planning.engine import MOST_RULES, OPERATORS, Condition, Other
+from advisor.planning.engine import MOST_RULES, OPERATORS, Condition, Facts, Other, holds
 from advisor.planning.facts import FACTS, FILLED, PLACEHOLDER
 from advisor.planning.remedies import REMEDIES
 from advisor.vocabulary import ENGINES
@@ -129,6 +129,15 @@ class Rule(Strict):
             raise ValueError(f"{sorted(unknown)[0]} is no framework; there are {', '.join(FRAMEWORKS)}")
         return how
 
+    @property
+    def clauses(self) -> list[Clause]:
+        """Where the rule speaks at all, then when it applies."""
+        return [*self.scope, *self.when]
+
+    def applies(self, situation: Facts) -> bool:
+        """Whether every condition holds."""
+        return all(holds(clause.condition, situation) for clause in self.clauses)
+
 
 class Rulebook(Strict):
     """The rules of one question, in the order of the walk."""
@@ -146,7 +155,7 @@ class Rulebook(Strict):
     def conditions(self) -> dict[str, list[Condition]]:
         """What the rules engine is built of. A rule that the walk has left behind cannot fire again."""
         rules = {
-            rule.id: [Condition("past", "below", place), *(clause.condition for clause in [*rule.scope, *rule.when])]
+            rule.id: [Condition("past", "below", place), *(clause.condition for clause in rule.clauses)]
             for place, rule in enumerate(self.rule, start=1)
         }
         return {FITS: [Condition("fits", "is", True)], **rules, EXHAUSTED: [Condition("fits", "is", False)]}

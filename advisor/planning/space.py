@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.errors import RequestError
 from advisor.planning.describe import budget
-from advisor.planning.engine import holds
 from advisor.planning.facts import facts
 from advisor.planning.prices import Price, cost, in_all, together
 from advisor.planning.remedies import REMEDIES, NotApplicable
@@ -111,11 +110,10 @@ class Space:
 
     def _applies(self, rule: Rule, w: Workload) -> bool:
         host = 0
-        if w.host_ram is not None and any(clause.condition.fact.startswith("host_") for clause in [*rule.scope, *rule.when]):
+        if w.host_ram is not None and any(clause.condition.fact.startswith("host_") for clause in rule.clauses):
             estimate = self._estimated(w)
             host = estimate.host.bytes if estimate and estimate.host else 0
-        situation = facts(w, fits=False, past=0, host_bytes=host)
-        return all(holds(clause.condition, situation) for clause in [*rule.scope, *rule.when])
+        return rule.applies(facts(w, fits=False, past=0, host_bytes=host))
 
     def changes(self, way: Way) -> dict[str, Any] | None:
         """What the way changes; None where a rule cannot be taken so far."""
@@ -196,4 +194,4 @@ class Space:
 
 def _asked(rule: Rule) -> set[str]:
     """The keys of the job that the rule's conditions ask about."""
-    return {clause.condition.fact for clause in [*rule.scope, *rule.when]} & set(Workload._fields)
+    return {clause.condition.fact for clause in rule.clauses} & set(Workload._fields)

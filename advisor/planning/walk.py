@@ -108,16 +108,12 @@ def _begin(initial: State, tools: Tools) -> tuple[list[Step], State]:
     """The steps of the rules that come first."""
     if not tools.first:
         return [], initial
-    from advisor.planning.engine import holds
-
     rules = {rule.id: rule for rule in book_of(initial.workload).rule}
     steps: list[Step] = []
     state = initial
     for rule in (rules[id] for id in tools.first if id in rules):
         while not state.estimate.fits:
-            situation = _situation(state, past=0)
-            applies = all(holds(clause.condition, situation) for clause in (*rule.scope, *rule.when))
-            outcome = _fire(rule, state, tools) if applies else None
+            outcome = _fire(rule, state, tools) if rule.applies(_situation(state, past=0)) else None
             if outcome is None or isinstance(outcome, Skip):
                 break
             step, state = outcome

@@ -41,7 +41,7 @@ class Code(str):
 def _sections(rule: Rule) -> Iterator[tuple[str, list[str]]]:
     cost = rule.cost
     yield "What it does", [rule.what]
-    yield "When it applies", [f"- {_condition(clause)}. If not: {clause.otherwise}." for clause in [*rule.scope, *rule.when]]
+    yield "When it applies", [f"- {_condition(clause)}. If not: {clause.otherwise}." for clause in rule.clauses]
     yield "Why it helps", [rule.why]
     yield (
         "What it costs",
@@ -108,6 +108,6 @@ def record(rule: Rule) -> dict[str, Any]:
             "value": {"fact": value.fact} if isinstance(value := clause.condition.value, Other) else value,
             "otherwise": clause.otherwise,
         }
-        for clause in [*rule.scope, *rule.when]
+        for clause in rule.clauses
     ]
     return plain
