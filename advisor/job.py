@@ -4,14 +4,13 @@
 8192
 """
 
-# No `from __future__ import annotations` here: pydantic would evaluate forty strings, at 20 ms a start.
+from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
-
-from pydantic import BaseModel, ConfigDict
 
 from advisor.errors import RequestError
 from advisor.vocabulary import BY_NAME, KEYS, Key
@@ -95,6 +94,12 @@ def _text(value: object) -> str:
     return value.strip()
 
 
+def _config(value: dict[object, Any]) -> dict[str, Any]:
+    if not all(isinstance(name, str) for name in value):
+        raise ValueError("the object of a config.json")
+    return dict(value)  # type: ignore[arg-type]
+
+
 def _version(value: object) -> str:
     text = str(value).strip()
     if isinstance(value, bool) or not re.fullmatch(
@@ -140,7 +145,7 @@ def _settings(value: object) -> dict[str, Any]:
 PARSERS: dict[str, Callable[[object, Key], Any]] = {
     "text": lambda value, key: _text(value),
     "version": lambda value, key: _version(value),
-    "model": lambda value, key: value if isinstance(value, dict) else _text(value),
+    "model": lambda value, key: _config(value) if isinstance(value, dict) else _text(value),
     "count": lambda value, key: parse_count(value),
     "size": lambda value, key: parse_size(value),
     "share": lambda value, key: _share(value),
@@ -169,10 +174,11 @@ def parsed(name: str, value: object) -> Any:
         raise RequestError(f"{name.replace('_', '-')}: {said} does not do: {problem}") from None
 
 
-class Job(BaseModel):
+@dataclass(frozen=True, init=False)
+class Job:
     """A workload on a target. `advise --help` tells what each key means; a wrong value raises RequestError."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Not of pydantic, whose first class takes 20 ms of a start: `parsed` checks every value already.
 
     gpu: str | None = None
     gpus: int | None = None
@@ -222,7 +228,7 @@ class Job(BaseModel):
     policy: str | None = None
 
     def __init__(self, **keys: Any) -> None:
-        super().__init__(**{name: parsed(name, value) for name, value in keys.items()})
+        self.__dict__.update(dict.fromkeys(BY_NAME), **{name: parsed(name, value) for name, value in keys.items()})
 
     def given(self) -> dict[str, Any]:
         """The keys that the user said something about."""
@@ -230,7 +236,9 @@ class Job(BaseModel):
 
     def with_changes(self, **changes: Any) -> Self:
         """The same job with other values, which must be of the right kind already."""
-        return self.model_copy(update=changes)
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__, **changes)
+        return changed
 
 
 def _nearest(name: str, names: tuple[str, ...]) -> str | None:

@@ -31,8 +31,9 @@ def rules(words: tuple[str, ...], format: str | None, output: str | None) -> Ans
 
 def _find(text: str) -> list[Rule]:
     from advisor.errors import RequestError
-    from advisor.planning import rulebook
+    from advisor.planning import rule_files, rulebook
 
+    rule_files.check()
     if not text:
         return list(rulebook.rules())
     try:

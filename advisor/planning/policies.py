@@ -31,7 +31,7 @@ def ordered(question: Question, policy: str) -> Rulebook:
         raise RequestError(f"policy {policy}: {twice} stands there twice")
     if not chosen:
         raise RequestError(f"policy {policy}: it names no rule for {question}")
-    return book.model_copy(update={"rule": chosen})
+    return Rulebook(chosen)
 
 
 def names() -> list[str]:

@@ -99,8 +99,9 @@ def _markdown(rule: Rule, sections: list[tuple[str, list[str]]]) -> str:
 
 def record(rule: Rule) -> dict[str, Any]:
     """The rule for programs; a condition on another fact has that as an object."""
-    plain = rule.model_dump(mode="json")
+    plain = rule._asdict()
     del plain["scope"]
+    plain["cost"] = {**rule.cost._asdict(), "speed": _times_record(rule.cost.speed)}
     plain["when"] = [
         {
             "fact": clause.condition.fact,
@@ -111,3 +112,9 @@ def record(rule: Rule) -> dict[str, Any]:
         for clause in rule.clauses
     ]
     return plain
+
+
+def _times_record(written: Speed | dict[str, Speed]) -> dict[str, Any]:
+    if isinstance(written, dict):
+        return {case: time._asdict() for case, time in written.items()}
+    return written._asdict()

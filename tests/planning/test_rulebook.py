@@ -11,7 +11,8 @@ from advisor.errors import RequestError
 from advisor.planning.engine import Condition, Other
 from advisor.planning.facts import FACTS, facts, filled
 from advisor.planning.remedies import REMEDIES
-from advisor.planning.rulebook import QUESTIONS, find_rule, load, parse, rules
+from advisor.planning.rule_files import parse
+from advisor.planning.rulebook import QUESTIONS, find_rule, load, rules
 from advisor.render.steps import code
 
 RULE = """

@@ -1,0 +1,130 @@
+"""Whether a file of rules is whole and well formed, and if not, the rule and the key that are wrong, in one line."""
+
+# No `from __future__ import annotations` here: pydantic would evaluate the strings.
+
+import tomllib
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from advisor.errors import RequestError
+from advisor.planning import rulebook
+from advisor.planning.engine import MOST_RULES
+from advisor.planning.facts import FILLED, PLACEHOLDER
+from advisor.planning.remedies import REMEDIES
+from advisor.vocabulary import ENGINES
+
+FRAMEWORKS = (*ENGINES, "accelerate")  # accelerate has launch files of its own, but no memory habits
+
+
+def _known_placeholders(text: str) -> str:
+    if unknown := set(PLACEHOLDER.findall(text)) - FILLED:
+        raise ValueError(f"nothing fills {{{sorted(unknown)[0]}}}")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_known_placeholders)]
+
+
+class Strict(BaseModel):
+    # Built once, for the whole file: its parts are never read alone.
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+
+class Clause(Strict):
+    otherwise: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _after_its_condition(cls, written: Any) -> Any:
+        if not isinstance(written, dict):
+            raise ValueError("a clause is a table: fact, an operator, otherwise")
+        rulebook.written_condition(written)
+        return {"otherwise": written.get("otherwise")}
+
+
+class Speed(Strict):
+    low: float = Field(gt=0, allow_inf_nan=False)
+    high: float = Field(gt=0, allow_inf_nan=False)
+    source: Text
+
+
+class RuleCost(Strict):
+    text: Text
+    speed: Speed | dict[str, Speed]
+    quality: Literal["none", "small", "real"]
+    figure: Text
+    changes_result: bool = False
+
+
+class Rule(Strict):
+    id: str = Field(pattern=r"^[A-Z][1-9]\d?$")
+    name: str = Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
+    title: Text
+    remedy: str
+    when: list[Clause] = Field(min_length=1)
+    what: Text
+    why: Text
+    cost: RuleCost
+    how: dict[str, Text | dict[str, Text]] = Field(min_length=1)
+    source: list[Text] = Field(min_length=1)
+
+    @field_validator("remedy")
+    @classmethod
+    def _known_remedy(cls, name: str) -> str:
+        if name not in REMEDIES:
+            raise ValueError(f"{name} is no remedy; there are {', '.join(REMEDIES)}")
+        return name
+
+    @field_validator("how")
+    @classmethod
+    def _known_frameworks(cls, how: dict[str, Any]) -> dict[str, Any]:
+        if unknown := how.keys() - set(FRAMEWORKS):
+            raise ValueError(f"{sorted(unknown)[0]} is no framework; there are {', '.join(FRAMEWORKS)}")
+        return how
+
+
+class File(Strict):
+    """The rules of one file, or of all files of one question."""
+
+    rule: list[Rule] = Field(min_length=1, max_length=MOST_RULES - 2)  # fits and exhausted are two more
+    scope: list[Clause] = []
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for names in ([rule.id for rule in self.rule], [rule.name for rule in self.rule]):
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{twice[0]} stands there twice")
+        return self
+
+
+def parse(text: str, name: str = "rules") -> rulebook.Rulebook:
+    """The rulebook in a TOML text. Raises RequestError with the rule and the key that are wrong."""
+    try:
+        written = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise RequestError(f"{name}: {problem}") from None
+    _check(written, name)
+    return rulebook.built(written)
+
+
+def check() -> None:
+    """The rules that come with the program. Raises RequestError as ``parse`` does, and for two of one id or name in two files."""
+    for question in rulebook.QUESTIONS:
+        texts = [rulebook.text_of(name) for name in rulebook.files(question)]
+        for name, text in zip(rulebook.files(question), texts, strict=True):
+            parse(text, name)
+        _check({"rule": [rule for text in texts for rule in tomllib.loads(text)["rule"]]}, f"the rules for {question}")
+
+
+def _check(written: dict[str, Any], name: str) -> None:
+    try:
+        File.model_validate(written)
+    except ValidationError as problem:
+        _refuse(name, problem)
+
+
+def _refuse(name: str, problem: ValidationError) -> NoReturn:
+    first = problem.errors(include_url=False)[0]
+    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
+    raise RequestError(f"{name}: {place or 'the file'}: {first['msg'].removeprefix('Value error, ')}") from None
