@@ -34,8 +34,9 @@ def no_grad_pass(recipe: Recipe, rank: Rank, head: Head | None = None) -> tuple[
     casts: Extent = (0, 0, 0, 0, 0, 0)
     peaks: list[Peak] = []
     at = ends(model)
+    inside = recipe.before_head
     for depth, layer in enumerate(model.layers):
-        forward, copies = unrecorded(recipe, layer, model.hidden, 0.0)
+        forward, copies = unrecorded(inside, layer, model.hidden, 0.0)
         if depth in at:
             peaks += above(add(level, casts), forward)
         casts = add(casts, copies)

@@ -23,7 +23,7 @@ def times(a: Extent, k: int) -> Extent:
 
 
 def less(a: Extent, b: Extent) -> Extent:
-    return add(a, times(b, -1))
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4], a[5] - b[5])
 
 
 def total(extents: Iterable[Extent]) -> Extent:

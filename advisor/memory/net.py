@@ -45,6 +45,17 @@ class Recipe(NamedTuple):
     exchanged: bool = False  # tokens go to the ranks of their experts and come back
     fused: bool = False  # norms, rotary embedding, SwiGLU with the experts' weights, cross-entropy: a kernel each
 
+    @property
+    def before_head(self) -> "Recipe":
+        """The same for all before the head, where logits and loss make no difference: what is worked out there serves all of them."""
+        return self._replace(**AS_IF_PLAIN)
+
+
+AS_IF_PLAIN = {
+    name: Recipe._field_defaults[name]
+    for name in ("loss", "chunks", "chunk_tokens", "outputs_fp32", "shifted", "narrow_loss", "quantized_head")
+}
+
 
 def share(whole: int, parts: int) -> int:
     """The fullest of several parts: what does not divide is rounded up."""

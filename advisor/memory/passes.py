@@ -236,7 +236,7 @@ def ends(model: Model) -> set[int]:
 
 
 def blocks_of(recipe: Recipe, rank: Rank, checkpointed: bool, adding: bool, others: int) -> list[Block]:
-    model, dropout = rank.model, rank.model.residual_dropout
+    model, dropout, recipe = rank.model, rank.model.residual_dropout, recipe.before_head
     if checkpointed:
         made = {layer: recomputed_block(recipe, layer, model.hidden, dropout, adding, others) for layer, _ in model.kinds}
     else:
@@ -270,7 +270,8 @@ def _stacked(recipe: Recipe, rank: Rank, layers: list[Block], others: int, *, ch
 
 
 def above(level: Extent, peaks: Iterable[Peak], gradients: Extent = NOTHING) -> list[Peak]:
-    return [Peak(add(add(level, gradients), peak.live), add(gradients, peak.gradients), peak.loss) for peak in peaks]
+    level = add(level, gradients)
+    return [Peak(add(level, peak.live), add(gradients, peak.gradients), peak.loss) for peak in peaks]
 
 
 @lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from advisor.memory.extent import NOTHING, Extent, add, covers, times
+from advisor.memory.extent import NOTHING, Extent, add, covers, less, times
 
 FP32, HALF = 4, 2  # bytes per element
 
@@ -71,7 +71,7 @@ class Tape:
     def shrink(self, extent: Extent) -> None:
         if self._rising:
             self.mark()
-        self.live = add(self.live, times(extent, -1))
+        self.live = less(self.live, extent)
 
     def mark(self) -> None:
         """Remember the memory that is live now."""
@@ -93,7 +93,10 @@ def envelope(peaks: Sequence[Peak]) -> tuple[Peak, ...]:
     """The peaks that are the highest for some shape."""
     kept: list[Peak] = []
     for peak in peaks:
-        if not any(covers(other.live, peak.live) for other in kept):
+        for other in kept:
+            if covers(other.live, peak.live):
+                break
+        else:
             kept = [other for other in kept if not covers(peak.live, other.live)]
             kept.append(peak)
     return tuple(kept)
@@ -237,7 +240,7 @@ def _run(tape: Tape, node: Node) -> None:
     arrived, node.grads = node.grads, []
     if not arrived:
         return
-    scratch = Storage(tape, node.temporaries) if any(node.temporaries) else None
+    scratch = Storage(tape, node.temporaries) if node.temporaries != NOTHING else None
     made = [(producer, _gradient(tape, node, arrived[0], extent)) for producer, extent in node.inputs]
     del scratch
     if node.weight is not None:

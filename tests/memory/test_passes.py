@@ -3,6 +3,10 @@
 import pytest
 
 from advisor import estimate
+from advisor.catalog import find_model
+from advisor.memory.net import AS_IF_PLAIN, Recipe
+from advisor.memory.passes import blocks_of, recomputed_block, stored_block
+from advisor.memory.sharding import whole_rank
 
 GIB = 2**30
 PUBLISHED = (
@@ -40,3 +44,28 @@ def test_a_kbit_model_is_computed_without_autocast() -> None:
     """PEFT makes the head fp32 and its bitsandbytes layers compute in 16 bits by themselves, so mixed precision changes nothing."""
     job = {"gpu": "a100-80", "train": "llama-3.2-1b", "method": "qlora", "engine": "trainer"}
     assert estimate(**job, precision="bf16-mixed").phases == estimate(**job, precision="bf16").phases
+
+
+ANOTHER_END = Recipe(
+    train=True, loss="fused", chunks=8, chunk_tokens=128, outputs_fp32=True, shifted=True, narrow_loss=True, quantized_head=True
+)  # fmt: skip
+
+
+def test_layers_know_nothing_of_the_loss() -> None:
+    """So what is worked out for them with one serves for all; every key that is left out of it differs here."""
+    plain = Recipe(train=True)
+    assert {name for name, one in plain._asdict().items() if one != getattr(ANOTHER_END, name)} == AS_IF_PLAIN.keys()
+    for name in ("llama-3.2-1b", "mixtral-8x7b", "gemma-2-2b", "deepseek-v2-lite", "falcon-h1-0.5b", "bert-base-uncased"):
+        model = find_model(name)
+        for layer, _ in model.kinds:
+            for make in (stored_block, recomputed_block):
+                rest = (layer, model.hidden, 0.1, *([False] if make is stored_block else []), False, 64)
+                assert make(ANOTHER_END, *rest) == make(plain, *rest)
+
+
+def test_layers_are_worked_out_once_for_all_losses() -> None:
+    """A plan tries several on one model."""
+    rank = whole_rank(find_model("llama-3.2-1b"))
+    for checkpointed in (False, True):
+        one, other = (blocks_of(recipe, rank, checkpointed, False, 0) for recipe in (Recipe(train=True), ANOTHER_END))
+        assert all(a is b for a, b in zip(one, other, strict=True))
