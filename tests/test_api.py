@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -30,6 +32,27 @@ def test_a_job_is_given_by_its_keys_by_itself_or_by_both() -> None:
         advise(Job(gpu="v100-16", train="7b", batch=8), batch=1, estimator="checklist", max_gpus=4).to_dict()
         == by_keys.to_dict()
     )
+
+
+def test_a_job_is_a_value() -> None:
+    """Equal keys make equal jobs, wherever they were made, and none can be changed."""
+    job = Job(**KEYS)
+    assert job == Job(**KEYS) == pickle.loads(pickle.dumps(job))
+    assert hash(job) == hash(Job(**KEYS))
+    assert job != job.with_changes(batch=2) == Job(**KEYS, batch=2)
+    assert job.batch is None
+    with pytest.raises(FrozenInstanceError):
+        job.batch = 2  # type: ignore[misc]
+
+
+def test_a_job_keeps_the_config_that_it_was_given() -> None:
+    """What becomes of the caller's object afterwards is the caller's; one that is no JSON is refused."""
+    config = {"model_type": "llama"}
+    job = Job(train=config)
+    config["model_type"] = "gpt2"
+    assert job.train == {"model_type": "llama"}
+    with pytest.raises(RequestError, match=r"config\.json"):
+        Job(train={1: 2})
 
 
 def test_an_estimate_is_the_first_of_the_plan() -> None:

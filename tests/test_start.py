@@ -50,6 +50,12 @@ def test_a_job_that_fits_needs_no_rules() -> None:
     assert "durable" not in loaded("--gpu", "a100-80", "--infer", "7b", "--estimator", "quick")
 
 
+def test_a_plan_needs_no_schema() -> None:
+    """A job checks its own keys; the form of the rule files is checked where they are shown, and by the tests."""
+    assert "pydantic" not in loaded("--gpu", "v100-16", "--train", "7b", "--estimator", "quick")
+    assert "pydantic" in loaded("rules", "T1")
+
+
 def test_importing_the_package_loads_nothing() -> None:
     """Names are found when they are asked for."""
     code = f"import sys, advisor; print([name for name in {HEAVY} if name in sys.modules])"

@@ -20,10 +20,8 @@ def ask(context: click.Context, values: dict[str, Any]) -> Answer | None:
         return None
     if not said:
         return Answer(context.get_help() + "\n")
-    # pydantic comes first, from here: CPython keeps frames in blocks of 16 KiB, and a module that loads where a block ends, deep
-    # in a chain of imports, makes and drops one with every call. It has taken 50 ms of a start of 160.
-    from advisor.job import Job  # isort: split
     from advisor.api import advise
+    from advisor.job import Job
     from advisor.render import render
 
     output = values["output"]

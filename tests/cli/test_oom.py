@@ -145,7 +145,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_a_log_alone_needs_no_job(log: Path) -> None:
-    """pydantic checks jobs, and there is none."""
-    code = "import sys; from advisor.cli.run import run; run(sys.argv[1:]); print('pydantic' in sys.modules, file=sys.stderr)"
+    """What decides a job is not loaded."""
+    code = "import sys; from advisor.cli.run import run; run(sys.argv[1:]); print('advisor.defaults' in sys.modules, file=sys.stderr)"
     ended = subprocess.run([sys.executable, "-c", code, "oom", str(log)], capture_output=True, text=True, check=True)
     assert ended.stderr == "False\n"

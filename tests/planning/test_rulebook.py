@@ -8,6 +8,7 @@ import pytest
 from planning_toy import workload
 
 from advisor.errors import RequestError
+from advisor.planning import rule_files, rulebook
 from advisor.planning.engine import Condition, Other
 from advisor.planning.facts import FACTS, facts, filled
 from advisor.planning.remedies import REMEDIES
@@ -218,6 +219,51 @@ def test_a_mistake_in_the_file_is_one_line_that_names_it(old, new, words):
     assert message.startswith("training.toml: ")
     assert words in message
     assert "\n" not in message
+
+
+def test_the_files_that_come_with_it_are_well_formed():
+    """A start trusts them; this, and `advise rules`, look."""
+    rule_files.check()
+
+
+def test_the_form_asks_for_all_that_a_rule_is_made_of():
+    """Every field of a rule is a key of the file, but for the scope, which is the file's."""
+    for form, made in (
+        (rule_files.Rule, rulebook.Rule), (rule_files.RuleCost, rulebook.RuleCost), (rule_files.Speed, rulebook.Speed),
+    ):  # fmt: skip
+        assert [*form.model_fields] == [name for name in made._fields if name != "scope"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("above = 1,", "over = 1,", "rule.1.when.1: a clause on batch takes one of is, not"),
+        ("above = 1,", "above = true,", "rule.1.when.1: batch is compared with a int"),
+        ('what = "What"', "", "rule.1.what: Field required"),
+        ('name = "one"', 'name = "one"\nnote = "x"', "rule.1.note: Extra inputs"),
+        ("when = [{", "when = [7, {", "rule.1.when.1: a clause is a table"),
+        ("[[rule]]", "[[rule", "line"),
+    ],
+)
+def test_a_rule_that_cannot_be_built_is_one_line_at_a_start(tmp_path, monkeypatch, old, new, words):
+    """Who edits the advice reads what is wrong also where nothing else is checked."""
+    (tmp_path / "training.toml").write_text(RULE.replace(old, new, 1), encoding="utf-8")
+    (tmp_path / "training-beyond.toml").write_text(RULE.replace("T1", "T2").replace('"one"', '"two"'), encoding="utf-8")
+    monkeypatch.setattr(rulebook, "data_folder", lambda name: tmp_path)
+    with pytest.raises(RequestError) as refusal:
+        load.__wrapped__("training")
+    assert str(refusal.value).startswith("training.toml: ")
+    assert words in str(refusal.value)
+
+
+def test_two_files_of_a_question_share_no_id(tmp_path, monkeypatch):
+    """The second rule of one id would never be shown."""
+    for question in QUESTIONS:
+        for name in (f"{question}.toml", f"{question}-beyond.toml"):
+            (tmp_path / name).write_text(RULE, encoding="utf-8")
+    monkeypatch.setattr(rulebook, "data_folder", lambda name: tmp_path)
+    with pytest.raises(RequestError, match="the rules for inference: the file: T1 stands there twice"):
+        rule_files.check()
 
 
 def test_ids_and_names_stand_once():
