@@ -218,7 +218,7 @@ def _runs(blocks: Sequence[Block], at: set[int]) -> list[tuple[Block, int, bool]
 
 
 def beside_logits(peaks: Iterable[Peak], held: Extent) -> list[Peak]:
-    return [peak._replace(live=add(peak.live, held), loss=add(peak.loss, held)) for peak in peaks]
+    return [Peak(add(live, held), gradients, add(loss, held)) for live, gradients, loss in peaks]
 
 
 def _cut(rank: Rank) -> int:
