@@ -85,41 +85,45 @@ class Rule(Strict):
 
 
 class File(Strict):
-    """The rules of one file, or of all files of one question."""
+    """The rules of one file."""
 
     rule: list[Rule] = Field(min_length=1, max_length=MOST_RULES - 2)  # fits and exhausted are two more
     scope: list[Clause] = []
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        for names in ([rule.id for rule in self.rule], [rule.name for rule in self.rule]):
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise ValueError(f"{twice[0]} stands there twice")
+        _once(self.rule)
         return self
+
+
+def _once(rules: list[Rule]) -> None:
+    for names in ([rule.id for rule in rules], [rule.name for rule in rules]):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} stands there twice")
 
 
 def parse(text: str, name: str = "rules") -> rulebook.Rulebook:
     """The rulebook in a TOML text. Raises RequestError with the rule and the key that are wrong."""
-    try:
-        written = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
-        raise RequestError(f"{name}: {problem}") from None
-    _check(written, name)
-    return rulebook.built(written)
+    return rulebook.built(_checked(text, name)[1])
 
 
 def check() -> None:
     """The rules that come with the program. Raises RequestError as ``parse`` does, and for two of one id or name in two files."""
     for question in rulebook.QUESTIONS:
-        texts = [rulebook.text_of(name) for name in rulebook.files(question)]
-        for name, text in zip(rulebook.files(question), texts, strict=True):
-            parse(text, name)
-        _check({"rule": [rule for text in texts for rule in tomllib.loads(text)["rule"]]}, f"the rules for {question}")
+        files = [_checked(rulebook.text_of(name), name)[0] for name in rulebook.files(question)]
+        try:
+            _once([rule for file in files for rule in file.rule])
+        except ValueError as problem:
+            raise RequestError(f"the rules for {question}: {problem}") from None
 
 
-def _check(written: dict[str, Any], name: str) -> None:
+def _checked(text: str, name: str) -> tuple[File, dict[str, Any]]:
+    """A file as its form has it, and as it is written."""
     try:
-        File.model_validate(written)
+        written = tomllib.loads(text)
+        return File.model_validate(written), written
+    except tomllib.TOMLDecodeError as problem:
+        raise RequestError(f"{name}: {problem}") from None
     except ValidationError as problem:
         _refuse(name, problem)
 

@@ -262,7 +262,7 @@ def test_two_files_of_a_question_share_no_id(tmp_path, monkeypatch):
         for name in (f"{question}.toml", f"{question}-beyond.toml"):
             (tmp_path / name).write_text(RULE, encoding="utf-8")
     monkeypatch.setattr(rulebook, "data_folder", lambda name: tmp_path)
-    with pytest.raises(RequestError, match="the rules for inference: the file: T1 stands there twice"):
+    with pytest.raises(RequestError, match="the rules for inference: T1 stands there twice"):
         rule_files.check()
 
 
