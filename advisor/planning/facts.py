@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from advisor.memory.offload import moved
 from advisor.memory.optimizers import OPTIMIZERS
 from advisor.memory.recipe import keeps_masters
+from advisor.mixers import Attention, LatentAttention
 from advisor.planning.abilities import abilities
 from advisor.planning.engine import Value
 from advisor.planning.remedies import BITSANDBYTES, KV_BITS, weight_bits
@@ -81,6 +82,14 @@ WORKED_OUT: dict[str, Worked] = {
     "generates": Worked(bool, "the model generates tokens, and so has a cache and a prompt", lambda w: w.model.generates),
     "full_attention": Worked(
         bool, "every layer of the model has attention over the whole sequence", lambda w: _is_full(w.model)
+    ),
+    "latent_attention": Worked(
+        bool,
+        "some layer has latent attention (MLA)",
+        lambda w: any(isinstance(layer.attention, LatentAttention) for layer, _ in w.model.kinds),
+    ),
+    "heads_in_blocks": Worked(
+        bool, "keys and values of every head are whole blocks of 32 numbers", lambda w: _in_blocks(w.model)
     ),
     "masters": Worked(
         bool, "16-bit weights have fp32 masters beside them here", lambda w: keeps_masters(w._replace(precision="bf16"))
@@ -159,6 +168,10 @@ def filled(text: str, values: Mapping[str, Value]) -> str:
 
 def _is_full(model: Model) -> bool:
     return all(layer.attention is not None and not layer.attention.window for layer, _ in model.kinds)
+
+
+def _in_blocks(model: Model) -> bool:
+    return all(layer.attention.head_dim % 32 == 0 for layer, _ in model.kinds if isinstance(layer.attention, Attention))
 
 
 def _in_fp16(w: Workload) -> bool:

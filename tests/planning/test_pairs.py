@@ -17,6 +17,7 @@ SERVED = {"gpu": "a100-80", "infer": "llama-3.1-8b"}
 LITGPT = {**LLAMA, "engine": "litgpt"}
 MEGATRON = {**LLAMA, "engine": "megatron"}
 TITAN = {**LLAMA, "engine": "torchtitan"}
+TUNE = {**LLAMA, "engine": "torchtune"}
 # A job, and the change that brings the pair together.
 MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "llama-factory-pure-bf16-zero-3": ({**LLAMA, "engine": "llama-factory", "gpus": 2}, {"zero": 3}),
@@ -24,13 +25,11 @@ MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**LLAMA, "engine": "llama-factory", "gpus": 2, "optimizer": "galore-adamw"},
         {"zero": 2},
     ),
-    "axolotl-paged-8-bit-fsdp": (
-        {**LLAMA, "engine": "axolotl", "gpus": 2, "zero": 3, "sharding": "fsdp"},
-        {"optimizer": "paged-adamw-8bit"},
-    ),
     "paged-fsdp": ({**LLAMA, "gpus": 2, "zero": 3, "sharding": "fsdp"}, {"optimizer": "paged-adamw"}),
     "axolotl-muon-deepspeed": ({**LLAMA, "engine": "axolotl", "gpus": 2, "optimizer": "muon"}, {"zero": 2}),
     "axolotl-activations-without-checkpointing": ({**LLAMA, "engine": "axolotl"}, {"offload": ("activations",)}),
+    "axolotl-full-bf16-mixed": ({**LLAMA, "engine": "axolotl", "precision": "fp32"}, {"precision": "bf16-mixed"}),
+    "axolotl-full-fp16-mixed": ({**LLAMA, "engine": "axolotl", "precision": "fp32"}, {"precision": "fp16-mixed"}),
     "litgpt-quantized-several-gpus": ({**LITGPT, "gpus": 2, "method": "lora"}, {"method": "qlora"}),
     "litgpt-quantized-bf16-mixed": ({**LITGPT, "precision": "bf16-mixed", "method": "lora"}, {"method": "qlora"}),
     "litgpt-quantized-fp16-mixed": ({**LITGPT, "precision": "fp16-mixed", "method": "lora"}, {"method": "qlora"}),
@@ -38,22 +37,37 @@ MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "litgpt-offloaded-activations": (LITGPT, {"offload": ("activations",)}),
     "litgpt-offloaded-parameters": ({**LITGPT, "gpus": 2, "zero": 3}, {"offload": ("parameters",)}),
     "litgpt-offloaded-optimizer": (LITGPT, {"offload": ("optimizer",)}),
+    "litgpt-zero-2": ({**LITGPT, "gpus": 2, "zero": 3}, {"zero": 2}),
     "megatron-adapters": (MEGATRON, {"method": "lora"}),
+    "megatron-bf16-mixed": ({**MEGATRON, "precision": "fp32"}, {"precision": "bf16-mixed"}),
+    "megatron-fp16-mixed": ({**MEGATRON, "precision": "fp32"}, {"precision": "fp16-mixed"}),
     "megatron-chunked-loss": (MEGATRON, {"loss": "chunked"}),
     "megatron-8-bit-optimizer": (MEGATRON, {"optimizer": "adamw-8bit"}),
     "megatron-paged-optimizer": (MEGATRON, {"optimizer": "paged-adamw"}),
     "megatron-offloaded-parameters": ({**MEGATRON, "gpus": 2, "zero": 3}, {"offload": ("parameters",)}),
+    "torchtune-bf16-mixed": ({**TUNE, "precision": "fp32"}, {"precision": "bf16-mixed"}),
+    "torchtune-fp16-mixed": ({**TUNE, "precision": "fp32"}, {"precision": "fp16-mixed"}),
+    "torchtune-activations-without-checkpointing": (TUNE, {"offload": ("activations",)}),
+    "torchtitan-fp16-mixed": ({**TITAN, "precision": "fp32"}, {"precision": "fp16-mixed"}),
+    "torchtitan-sgd": (TITAN, {"optimizer": "sgd"}),
     "torchtitan-8-bit-optimizer": (TITAN, {"optimizer": "adamw-8bit"}),
     "torchtitan-paged-optimizer": (TITAN, {"optimizer": "paged-adamw"}),
     "torchtitan-offloaded-optimizer-alone": (TITAN, {"offload": ("optimizer",)}),
     "torchtitan-offloaded-activations": (TITAN, {"offload": ("activations",)}),
-    "unsloth-offloaded-parameters": ({**LLAMA, "engine": "unsloth", "gpus": 2, "zero": 3}, {"offload": ("parameters",)}),
     "transformers-quantized-cache-sliding-layers": (
         {"gpu": "a100-80", "infer": "gemma-3-12b"},
         {"kv_precision": "int8"},
     ),
     "llama.cpp-quantized-cache-eager": ({**SERVED, "engine": "llama.cpp", "attention": "eager"}, {"kv_precision": "q8_0"}),
     "llama.cpp-quantized-cache-math": ({**SERVED, "engine": "ollama", "attention": "math"}, {"kv_precision": "q4_0"}),
+    "llama.cpp-quantized-cache-odd-heads": (
+        {**SERVED, "infer": "phi-2", "seq": 2048, "engine": "llama.cpp"},
+        {"kv_precision": "q8_0"},
+    ),
+    "vllm-int8-cache-latent-attention": (
+        {**SERVED, "infer": "deepseek-v2-lite", "engine": "vllm"},
+        {"kv_precision": "int8"},
+    ),
     "tgi-offloaded-layers": ({**SERVED, "engine": "tgi"}, {"offload": ("layers",)}),
     "tensorrt-llm-offloaded-layers": ({**SERVED, "engine": "tensorrt-llm"}, {"offload": ("layers",)}),
     "fsdp-offloaded-optimizer-alone": ({**LLAMA, "gpus": 2, "zero": 3, "sharding": "fsdp"}, {"offload": ("optimizer",)}),
