@@ -109,7 +109,7 @@ def test_a_t4_keeps_its_cache_in_16_bits_with_vllm_and_an_a100_in_int8() -> None
 
 
 def test_fp8_weights_start_where_each_engine_says() -> None:
-    """SGLang from 8.0 (fp8.py, get_min_capability), TensorRT-LLM from Ada on, vLLM from Turing on (Marlin)."""
+    """SGLang and TGI from 8.0 (fp8.py of each), TensorRT-LLM from Ada on, vLLM from Turing on (Marlin)."""
 
     def first(slug: str, engine: str) -> str:
         w = resolve(Job(gpu=slug, infer="llama-3.1-8b", engine=engine))
@@ -117,6 +117,8 @@ def test_fp8_weights_start_where_each_engine_says() -> None:
 
     assert first("t4", "vllm") == "fp8"
     assert first("t4", "sglang") == "awq-int4"
+    assert first("t4", "tgi") == "awq-int4"
+    assert first("a100-80", "tgi") == "fp8"
     assert first("a100-80", "sglang") == "fp8"
     assert first("a100-80", "tensorrt-llm") == "awq-int4"
     assert first("l40s", "tensorrt-llm") == "fp8"
