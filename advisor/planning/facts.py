@@ -114,10 +114,13 @@ TEXTS: dict[str, Callable[[Workload], Value]] = {
     "gpus_per_node": lambda w: -(-w.gpus // w.nodes),
     "dtype": lambda w: "fp16" if _in_fp16(w) else "bf16",
     "dtype_torch": lambda w: "float16" if _in_fp16(w) else "bfloat16",
+    "dtype_fabric": lambda w: "16" if _in_fp16(w) else "bf16",  # Lightning's own name, as in 16-mixed
     "tuned": lambda w: "full" if w.method == "full" else "lora",
     "call": lambda w: "model.generate" if w.model.generates else "model",
     "bf16_suffix": lambda w: "_bf16" if w.precision.startswith("bf16") else "",
     "card_layers": lambda w: len(w.model.layers) - _host_layers(w),
+    "card_slots": lambda w: len(w.model.layers) - _host_layers(w) + 1,  # as llama.cpp counts: the output layer comes first
+    "launch": lambda w: "launch" if w.nodes == 1 else "launch on every node, with the first one's address and its own rank",
     "host_gib": lambda w: _host_gib(w) if w.engine.serving else 0,
 }
 FILLED = {*FACTS, *TEXTS}

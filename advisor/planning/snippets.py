@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from advisor.planning.facts import facts, filled
-from advisor.planning.remedies import weight_bits
+from advisor.planning.remedies import KV_BITS, weight_bits
 
 if TYPE_CHECKING:
     from advisor.planning.rulebook import Rule, Speed
@@ -15,19 +15,31 @@ if TYPE_CHECKING:
 Written = TypeVar("Written")
 
 
-def chosen(written: Written | dict[str, Written], changes: dict[str, Any], w: Workload) -> Written | None:
-    """What is written for all changes; or the first for a key that changes, its new value, the bits of the new format, or the
-    sharding, with its ZeRO stage or, where there is one, without."""
-    if not isinstance(written, dict):
-        return written
+def chosen(written: dict[str, Written], names: set[str]) -> Written | None:
+    """What is written for the first case that holds: every name of it, with + between."""
+    return next((text for case, text in written.items() if names.issuperset(case.split("+"))), None)
+
+
+def changed(changes: dict[str, Any], w: Workload) -> set[str]:
+    """The names of what was done: a key that changes, its new value, the bits of the new format, or the sharding, with its
+    ZeRO stage or, where there is one, without."""
     names = {*changes, *map(str, changes.values()), f"{weight_bits(w)}-bit", f"{w.sharding}-{w.zero}"}
-    names |= {w.sharding} if w.zero else set()
-    return next((text for name, text in written.items() if name in names), None)
+    return names | ({w.sharding} if w.zero else set())
+
+
+def standing(w: Workload) -> set[str]:
+    """The names of what holds beside that, which can decide where a setting goes: the steps of a plan share files and calls."""
+    names = {f"{kind}-away" for kind in w.offload} | {f"kv-{KV_BITS[w.kv_precision]}-bit"}
+    names.add("all-weights" if w.method == "full" else "adapters")
+    return names | {"checkpointed"} if w.checkpointing == "full" else names
 
 
 def speed(rule: Rule, changes: dict[str, Any], w: Workload) -> Speed:
     """What these changes cost in time."""
-    found = chosen(rule.cost.speed, changes, w)
+    written = rule.cost.speed
+    if not isinstance(written, dict):
+        return written
+    found = chosen(written, changed(changes, w))
     assert found is not None, f"{rule.id} has no cost for {changes}"
     return found
 
@@ -35,9 +47,11 @@ def speed(rule: Rule, changes: dict[str, Any], w: Workload) -> Speed:
 def how(rule: Rule, changes: dict[str, Any], w: Workload) -> dict[str, str]:
     """The rule's snippets for these changes, the one of the job's engine first."""
     known = facts(w, fits=False, past=0)
+    names = changed(changes, w) | standing(w)
     texts = {}
     for framework in sorted(rule.how, key=lambda name: name != w.engine.name):
-        text = chosen(rule.how[framework], changes, w)
+        written = rule.how[framework]
+        text = chosen(written, names) if isinstance(written, dict) else written
         if text is not None:
             texts[framework] = filled(text, known)
     return texts

@@ -140,7 +140,7 @@ def test_a_snippet_says_where_it_goes(name):
     """Arguments are not a line for a shell; the first line tells one from the other, and a launch is followed by its own heading."""
     lines = SNIPPETS[name].strip().splitlines()
     assert lines[0].startswith("# ")
-    if lines[0] == "# launch:":
+    if lines[0] == "# {launch}:":
         assert "# TrainingArguments:" in lines or "# SFTConfig:" in lines
     else:
         assert not re.search(r"^(torchrun|accelerate|vllm|python) ", SNIPPETS[name], re.MULTILINE)

@@ -310,8 +310,9 @@ def test_the_snippet_of_the_jobs_own_engine_comes_first():
 @pytest.mark.parametrize(
     ("keys", "table", "framework", "text"),
     [
-        ({"train": "7b", "gpus": 2}, {"zero": 2}, "accelerate", "fsdp_reshard_after_forward: false"),
-        ({"train": "7b", "gpus": 2}, {"zero": 3}, "accelerate", "fsdp_reshard_after_forward: true"),
+        ({"train": "7b", "gpus": 2, "sharding": "fsdp"}, {"zero": 2}, "accelerate", "fsdp_reshard_after_forward: false"),
+        ({"train": "7b", "gpus": 2, "sharding": "fsdp"}, {"zero": 3}, "accelerate", "fsdp_reshard_after_forward: true"),
+        ({"train": "7b", "gpus": 2}, {"zero": 3}, "accelerate", "zero_stage: 3"),
         ({"train": "7b", "batch": 4}, {"batch": 2}, "deepspeed", '"train_batch_size": 4'),
         ({"infer": "7b", "engine": "vllm"}, {"tp": 4}, "vllm", "--tensor-parallel-size 4"),
         ({"infer": "7b"}, {"quantization": "nf4"}, "transformers", "load_in_4bit=True"),
