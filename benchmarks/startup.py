@@ -15,7 +15,7 @@ import sys
 from statistics import median
 from time import perf_counter
 
-IMPORTS = [sys.executable, "-c", "import click, pydantic, tabulate, durable.engine; pydantic.BaseModel"]
+IMPORTS = [sys.executable, "-c", "import click, pydantic, tabulate, durable_rules_engine; pydantic.BaseModel"]
 COMMANDS = {
     "help": ["--help"],
     "version": ["--version"],
