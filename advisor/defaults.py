@@ -36,7 +36,7 @@ def decide(job: Job) -> Workload:
     engine = _engine(job, task, model)
     objectives.check(objective, engine, model, job.estimator or "detailed")
     if engine.untied_head:
-        model = model._replace(tied=False)
+        model = model.untied
     _check_card(engine, gpu, job)
     notes = [*model.notes]
     if job.engine and engine.name != _other(task):

@@ -8,7 +8,7 @@ embedding, its layers in order, a last norm and a head.
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from advisor.mixers import RECURRENT, Attention, AttentionBesideStateSpace, LatentAttention, Mixer, Recurrent
 
@@ -205,6 +205,16 @@ class Model(_Facts):
     def kinds(self) -> tuple[tuple[Layer, int], ...]:
         """The distinct layers with how many there are of each, in order of first appearance."""
         return tuple(Counter(self.layers).items())
+
+    @cached_property
+    def unstored(self) -> Self:
+        """The same by its shape alone, without the tensors of its files."""
+        return self._replace(stored=None) if self.stored else self
+
+    @cached_property
+    def untied(self) -> Self:
+        """The same with a head of its own."""
+        return self._replace(tied=False) if self.tied else self
 
     @cached_property
     def generates(self) -> bool:
