@@ -244,7 +244,7 @@ def _remembered(estimate: Estimator) -> Estimator:
         if key not in known:
             known[key] = estimate(w)
         found = known[key]
-        return found._replace(fits=holds(w, found.high_bytes, found.host))
+        return found._replace(fits=holds(w, found))
 
     return ask
 
