@@ -84,7 +84,7 @@ class Estimate(_Estimate):
     @cached_property
     def host(self) -> Host | None:
         """Made with a function, it is worked out when it is asked for: a search needs it of few of its estimates."""
-        *_, host = self
+        host = super().host
         return host() if callable(host) else host
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,9 +125,7 @@ class Cost(NamedTuple):
         }
 
 
-class Step(NamedTuple):
-    """One remedy applied: the keys it changed, and the device bytes before and after."""
-
+class _Step(NamedTuple):
     rule: str
     name: str
     title: str
@@ -136,10 +134,20 @@ class Step(NamedTuple):
     after_bytes: int
     cost: Cost
     why: str
-    how: dict[str, str]
+    how: dict[str, str] | Callable[[], dict[str, str]]
     needed: bool = True
     because: tuple[str, ...] = ()  # the facts that made the rule fire
     source: tuple[str, ...] = ()  # of the rule
+
+
+class Step(_Step):
+    """One remedy applied: the keys it changed, and the device bytes before and after."""
+
+    @cached_property
+    def how(self) -> dict[str, str]:
+        """Texts by framework. Made with a function, they are put together when they are shown."""
+        how = super().how
+        return how() if callable(how) else how
 
     @property
     def saved_bytes(self) -> int:

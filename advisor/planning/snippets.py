@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from advisor.planning.facts import facts, filled
@@ -15,29 +16,33 @@ if TYPE_CHECKING:
 Written = TypeVar("Written")
 
 
-def chosen(written: Written | dict[str, Written], changes: dict[str, Any], w: Workload) -> Written | None:
-    """What is written for all changes; or the first for a key that changes, its new value, the bits of the new format, or the
-    sharding, with its ZeRO stage or, where there is one, without."""
+def _names(changes: dict[str, Any], w: Workload) -> set[str]:
+    """What something may be written for alone: a key that changes, its new value, the bits of the new format, or the sharding, with
+    its ZeRO stage or, where there is one, without."""
+    names = {*changes, *map(str, changes.values()), f"{weight_bits(w)}-bit", f"{w.sharding}-{w.zero}"}
+    return names | {w.sharding} if w.zero else names
+
+
+def _chosen(written: Written | dict[str, Written], names: set[str]) -> Written | None:
+    """What is written for all changes, or the first that is for one of these."""
     if not isinstance(written, dict):
         return written
-    names = {*changes, *map(str, changes.values()), f"{weight_bits(w)}-bit", f"{w.sharding}-{w.zero}"}
-    names |= {w.sharding} if w.zero else set()
     return next((text for name, text in written.items() if name in names), None)
 
 
 def speed(rule: Rule, changes: dict[str, Any], w: Workload) -> Speed:
     """What these changes cost in time."""
-    found = chosen(rule.cost.speed, changes, w)
+    found = _chosen(rule.cost.speed, _names(changes, w))
     assert found is not None, f"{rule.id} has no cost for {changes}"
     return found
 
 
 def how(rule: Rule, changes: dict[str, Any], w: Workload) -> dict[str, str]:
     """The rule's snippets for these changes, the one of the job's engine first."""
-    known = facts(w, fits=False, past=0)
+    known, names = facts(w, fits=False, past=0), _names(changes, w)
     texts = {}
     for framework in sorted(rule.how, key=lambda name: name != w.engine.name):
-        text = chosen(rule.how[framework], changes, w)
+        text = _chosen(rule.how[framework], names)
         if text is not None:
             texts[framework] = filled(text, known)
     return texts
@@ -57,5 +62,5 @@ def agreed(steps: list[Step], rules: list[Rule], w: Workload) -> list[Step]:
             last[step.rule] = place
     told = list(steps)
     for rule, place in last.items():
-        told[place] = steps[place]._replace(how=how(by_id[rule], changes[rule], w))
+        told[place] = steps[place]._replace(how=partial(how, by_id[rule], changes[rule], w))
     return told

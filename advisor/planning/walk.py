@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from advisor.errors import RequestError
@@ -158,7 +158,7 @@ def _fire(rule: Rule, state: State, tools: Tools) -> tuple[Step, State] | Skip:
             from advisor.planning.prices import cost
             from advisor.planning.snippets import how
 
-            price, words = cost(rule, changes, state.workload, tried.workload), how(rule, changes, tried.workload)
+            price, words = cost(rule, changes, state.workload, tried.workload), partial(how, rule, changes, tried.workload)
             return step_of(rule, changes, price, state, tried, words, refusals), tried
         if tried not in refusals:
             refusals.append(tried)
