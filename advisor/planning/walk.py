@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -222,32 +222,45 @@ def _removals(steps: list[Step]) -> list[list[int]]:
 
 def _replay(initial: State, steps: list[Step], last: State, tools: Tools) -> tuple[list[Step], State] | None:
     """The steps without others, where they fit and see the same global batch; the steps of accumulation as these lead to them."""
-    w = initial.workload
     changes: dict[str, Any] = {}
-    again = []
+    again: list[Step] = []
+
+    def so_far() -> Workload:
+        return tools.resolve(initial.workload.asked.with_changes(**changes)) if changes else initial.workload
+
     try:
         for step in steps:
-            now = _as_of(step, w)
-            again.append(now)
-            changes.update({key: new for key, (_, new) in now.change.items()})
-            w = tools.resolve(initial.workload.asked.with_changes(**changes))
+            again.append(_as_of(step, so_far))
+            changes.update(_changes(again[-1]))
+        w = so_far()
         state = State(w, tools.estimate(w))
+        same = w.task != "train" or w.global_batch == last.workload.global_batch
+        if not same or not state.estimate.fits:
+            return None
+        changes.clear()
+        for step in again:  # what they lead to one after the other are jobs as well
+            changes.update(_changes(step))
+            so_far()
     except RequestError:
         return None
-    same = w.task != "train" or w.global_batch == last.workload.global_batch
-    return (again, state) if same and state.estimate.fits else None
+    return again, state
 
 
-def _as_of(step: Step, w: Workload) -> Step:
+def _changes(step: Step) -> dict[str, Any]:
+    return {key: new for key, (_, new) in step.change.items()}
+
+
+def _as_of(step: Step, so_far: Callable[[], Workload]) -> Step:
     """The step taken from this job: more GPUs divide the micro-steps that there are now, and a list grows from what it is now."""
     change = dict(step.change)
     for key, (old, new) in step.change.items():
         if isinstance(new, tuple):
-            now = getattr(w, key)
+            now = getattr(so_far(), key)
             change[key] = (now, (*now, *(each for each in new if each not in old and each not in now)))
     if "accumulation" in change and "gpus" in change:
         from advisor.planning.dividing import spread
 
+        w = so_far()
         there = spread(w, change["gpus"][1])
         change["accumulation"] = (w.accumulation, there.get("accumulation", w.accumulation))
     return step._replace(change=change)
