@@ -234,3 +234,18 @@ class Model(_Facts):
     def has_experts(self) -> bool:
         """Whether any layer is a mixture of experts."""
         return any(isinstance(layer.feed_forward, Experts) for layer, _ in self.kinds)
+
+    @cached_property
+    def residual_fp32(self) -> bool:
+        """Whether the residual stream is fp32 whatever the weights are."""
+        return any(layer.residual_fp32 for layer, _ in self.kinds)
+
+    @cached_property
+    def shortest_window(self) -> int | None:
+        """Tokens that the attention of a sliding layer reaches back."""
+        return min((x.window for layer, _ in self.kinds if (x := layer.attention) and x.window), default=None)
+
+    @cached_property
+    def softcapped(self) -> bool:
+        """Whether the scores go through a soft-cap, which PyTorch's own attention does not have."""
+        return any(isinstance(layer.mixer, Attention) and layer.mixer.softcap for layer, _ in self.kinds)
