@@ -30,6 +30,8 @@ def fullest(w: Workload) -> tuple[Rank, dict[str, Parts]]:
     """The rank that holds the most, and the parts of each of its phases."""
     phases = _phases_of(w.task)
     measured = [(rank, phases(w, rank)) for rank in sharding.ranks(w)]
+    if len(measured) == 1:
+        return measured[0]
     return max(measured, key=lambda pair: max(sum(parts.values()) for parts in pair[1].values()))
 
 

@@ -88,4 +88,4 @@ def _as_of(step: Step, so_far: Callable[[], Workload]) -> Step:
         w = so_far()
         there = spread(w, change["gpus"][1])
         change["accumulation"] = (w.accumulation, there.get("accumulation", w.accumulation))
-    return step._replace(change=change)
+    return step._replace(change=change) if change != step.change else step
