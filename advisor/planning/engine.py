@@ -201,7 +201,7 @@ def _walk(name: str, named: frozenset[str], first: Facts, apply: Apply, fire: Ca
             raise RulesError(f"{name}: no end after {MOST_FIRINGS} firings, the last of {fired[-1]}")
         if lacking := named.difference(facts):  # in durable_rules every comparison with a missing fact is false
             raise RulesError(f"{name}: the rules ask for {', '.join(sorted(lacking))}, which the facts do not tell")
-        if taken := RESERVED.intersection(facts):
+        if taken := [fact for fact in RESERVED if fact in facts]:
             raise RulesError(f"{name}: {', '.join(sorted(taken))} cannot be the name of a fact")
         asked = {fact: facts[fact] for fact in named}
         for fact, value in asked.items():
