@@ -6,6 +6,8 @@ checkpoint, are not counted.
 
 from __future__ import annotations
 
+from functools import partial
+
 from advisor.memory import trained
 from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
@@ -71,7 +73,11 @@ def _present(parts: list[Part]) -> tuple[Part, ...]:
 def _all(w: Workload, name: str, each: int, what: str, source: str) -> Part:
     """A part of which every process of the machine has as much."""
     many = processes(w)
-    return Part(name, many * each, lambda: Origin(f"{many} × {each:,} B: {what}", source))
+    return Part(name, many * each, partial(_of_each, many, each, what, source))
+
+
+def _of_each(many: int, each: int, what: str, source: str) -> Origin:
+    return Origin(f"{many} × {each:,} B: {what}", source)
 
 
 def _weights(w: Workload, rank: Rank) -> Part:
