@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from advisor import catalog, objectives
 from advisor.engines import Engine
@@ -36,7 +37,7 @@ def decide(job: Job) -> Workload:
     engine = _engine(job, task, model)
     objectives.check(objective, engine, model, job.estimator or "detailed")
     if engine.untied_head:
-        model = model._replace(tied=False)
+        model = model.untied
     _check_card(engine, gpu, job)
     notes = [*model.notes]
     if job.engine and engine.name != _other(task):
@@ -361,7 +362,7 @@ def _attention(job: Job, engine: Engine, gpu: Gpu, model: Model, precision: str)
     why_not = why_not_flash(engine, gpu, model, precision)
     if asked == "flash" and why_not:
         raise RequestError(f"attention: flash cannot run here: {why_not}")
-    if asked != "flash" and softcapped(model) and not engine.serving:
+    if asked != "flash" and model.softcapped and not engine.serving:
         return "eager"  # SDPA has no soft-cap; transformers falls back to its own attention, FlashAttention-2 alone has one
     if asked not in ("auto", "sdpa"):
         return asked
@@ -375,17 +376,15 @@ def why_not_flash(engine: Engine, gpu: Gpu, model: Model, precision: str) -> str
         return f"FlashAttention-2 needs compute capability 8.0, and {gpu.name} has {capability}"
     if precision == "fp32":
         return "FlashAttention takes fp16 and bf16 only"
+    return _why_no_flash_for(model)
+
+
+@lru_cache(maxsize=256)
+def _why_no_flash_for(model: Model) -> str:
     if any(isinstance(layer.mixer, Attention) and layer.mixer.position_bias for layer, _ in model.kinds):
         return f"{model.name} adds learned numbers to the scores, which FlashAttention does not take"
     widest = max((x.head_dim for layer, _ in model.kinds if isinstance(x := layer.attention, Attention)), default=0)
-    if widest > FLASH_HEAD:
-        return f"heads of {widest} are wider than {FLASH_HEAD}"
-    return ""
-
-
-def softcapped(model: Model) -> bool:
-    """Whether the scores go through a soft-cap, which PyTorch's own attention does not have."""
-    return any(isinstance(layer.mixer, Attention) and layer.mixer.softcap for layer, _ in model.kinds)
+    return f"heads of {widest} are wider than {FLASH_HEAD}" if widest > FLASH_HEAD else ""
 
 
 def _at_most(value: int, most: int, name: str) -> int:

@@ -30,6 +30,8 @@ def fullest(w: Workload) -> tuple[Rank, dict[str, Parts]]:
     """The rank that holds the most, and the parts of each of its phases."""
     phases = _phases_of(w.task)
     measured = [(rank, phases(w, rank)) for rank in sharding.ranks(w)]
+    if len(measured) == 1:
+        return measured[0]
     return max(measured, key=lambda pair: max(sum(parts.values()) for parts in pair[1].values()))
 
 
@@ -67,14 +69,13 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts], correction: Corre
     beside = {"cublas-workspace": workspace, "allocator-slack": slack, "cuda-context": context}
     sizes = {**phases[peak], **{name: each.point for name, each in beside.items()}}
     sizes["communication-buffers"] = sizes.get("communication-buffers", 0) + nccl.point
-    host = _host(w)
-    return Estimate(
+    found = Estimate(
         allocated_bytes=allocated,
         reserved_bytes=allocated + slack.point,
         device_bytes=device,
         low_bytes=low,
         high_bytes=high,
-        fits=holds(w, high, host),
+        fits=high <= w.usable_bytes,
         peak_phase=peak,
         phases=totals,
         parts=tuple(
@@ -85,20 +86,23 @@ def _around(w: Workload, rank: Rank, phases: dict[str, Parts], correction: Corre
             if sizes.get(name)
         ),
         notes=(*w.notes, *correction.notes),
-        host=host,
+        host=partial(_host, w) if _asks_for_host(w) else None,
     )
+    return found if w.host_ram is None else found._replace(fits=holds(w, found))
 
 
-def holds(w: Workload, high: int, host: Host | None) -> bool:
+def holds(w: Workload, found: Estimate) -> bool:
     """Whether card and machine have so much."""
-    return high <= w.usable_bytes and (host is None or w.host_ram is None or host.bytes <= w.host_ram)
+    held = w.host_ram is None or found.host is None or found.host.bytes <= w.host_ram
+    return found.high_bytes <= w.usable_bytes and held
 
 
-def _host(w: Workload) -> Host | None:
-    """What the machine's own memory has to hold, where that is asked for or something is moved or paged there."""
-    paged = w.task == "train" and not OPTIMIZERS[w.optimizer].on_device
-    if w.host_ram is None and not w.offload and not paged:
-        return None
+def _asks_for_host(w: Workload) -> bool:
+    """Whether the machine's own memory is limited, or something is moved or paged there."""
+    return w.host_ram is not None or bool(w.offload) or (w.task == "train" and not OPTIMIZERS[w.optimizer].on_device)
+
+
+def _host(w: Workload) -> Host:
     from advisor.memory.host import host
 
     return host(w)

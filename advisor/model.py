@@ -8,7 +8,7 @@ embedding, its layers in order, a last norm and a head.
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from advisor.mixers import RECURRENT, Attention, AttentionBesideStateSpace, LatentAttention, Mixer, Recurrent
 
@@ -207,6 +207,16 @@ class Model(_Facts):
         return tuple(Counter(self.layers).items())
 
     @cached_property
+    def unstored(self) -> Self:
+        """The same by its shape alone, without the tensors of its files."""
+        return self._replace(stored=None) if self.stored else self
+
+    @cached_property
+    def untied(self) -> Self:
+        """The same with a head of its own."""
+        return self._replace(tied=False) if self.tied else self
+
+    @cached_property
     def generates(self) -> bool:
         """Whether it writes text, token by token."""
         return self.ends is None or self.ends.head == "causal-lm"
@@ -224,3 +234,18 @@ class Model(_Facts):
     def has_experts(self) -> bool:
         """Whether any layer is a mixture of experts."""
         return any(isinstance(layer.feed_forward, Experts) for layer, _ in self.kinds)
+
+    @cached_property
+    def residual_fp32(self) -> bool:
+        """Whether the residual stream is fp32 whatever the weights are."""
+        return any(layer.residual_fp32 for layer, _ in self.kinds)
+
+    @cached_property
+    def shortest_window(self) -> int | None:
+        """Tokens that the attention of a sliding layer reaches back."""
+        return min((x.window for layer, _ in self.kinds if (x := layer.attention) and x.window), default=None)
+
+    @cached_property
+    def softcapped(self) -> bool:
+        """Whether the scores go through a soft-cap, which PyTorch's own attention does not have."""
+        return any(isinstance(layer.mixer, Attention) and layer.mixer.softcap for layer, _ in self.kinds)

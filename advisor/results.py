@@ -1,6 +1,7 @@
 """What the advisor answers with: an estimate, a step, a plan. All sizes are bytes."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 # The parts of a budget, in the order they are shown.
@@ -57,15 +58,7 @@ class Host(NamedTuple):
         return {"bytes": self.bytes, "phase": self.phase, "parts": [part.to_dict() for part in self.parts]}
 
 
-class Estimate(NamedTuple):
-    """The memory of one job on its fullest GPU, in bytes.
-
-    ``allocated`` is torch's ``max_memory_allocated``, ``reserved`` its ``max_memory_reserved``,
-    ``device`` what nvidia-smi shows for the process; ``low`` and ``high`` bound ``device``.
-    ``parts`` add up to ``device`` at ``peak_phase``; ``phases`` are the allocated peaks. ``host`` is there where something
-    is offloaded or the host's memory is limited.
-    """
-
+class _Estimate(NamedTuple):
     allocated_bytes: int
     reserved_bytes: int
     device_bytes: int
@@ -76,7 +69,23 @@ class Estimate(NamedTuple):
     phases: dict[str, int]
     parts: tuple[Part, ...]
     notes: tuple[str, ...] = ()
-    host: Host | None = None
+    host: Host | Callable[[], Host] | None = None
+
+
+class Estimate(_Estimate):
+    """The memory of one job on its fullest GPU, in bytes.
+
+    ``allocated`` is torch's ``max_memory_allocated``, ``reserved`` its ``max_memory_reserved``,
+    ``device`` what nvidia-smi shows for the process; ``low`` and ``high`` bound ``device``.
+    ``parts`` add up to ``device`` at ``peak_phase``; ``phases`` are the allocated peaks. ``host`` is there where something
+    is offloaded or the host's memory is limited.
+    """
+
+    @cached_property
+    def host(self) -> Host | None:
+        """Made with a function, it is worked out when it is asked for: a search needs it of few of its estimates."""
+        host = super().host
+        return host() if callable(host) else host
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -116,9 +125,7 @@ class Cost(NamedTuple):
         }
 
 
-class Step(NamedTuple):
-    """One remedy applied: the keys it changed, and the device bytes before and after."""
-
+class _Step(NamedTuple):
     rule: str
     name: str
     title: str
@@ -127,10 +134,20 @@ class Step(NamedTuple):
     after_bytes: int
     cost: Cost
     why: str
-    how: dict[str, str]
+    how: dict[str, str] | Callable[[], dict[str, str]]
     needed: bool = True
     because: tuple[str, ...] = ()  # the facts that made the rule fire
     source: tuple[str, ...] = ()  # of the rule
+
+
+class Step(_Step):
+    """One remedy applied: the keys it changed, and the device bytes before and after."""
+
+    @cached_property
+    def how(self) -> dict[str, str]:
+        """Texts by framework. Made with a function, they are put together when they are shown."""
+        how = super().how
+        return how() if callable(how) else how
 
     @property
     def saved_bytes(self) -> int:

@@ -112,13 +112,11 @@ class Workload(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Every key of the job as decided, in plain JSON values; ``Job(**that)`` is the same job again."""
-        from advisor.vocabulary import KEYS
+        from advisor.vocabulary import BY_NAME
 
-        given = {name: getattr(self.asked, name) for name in ("train", "infer")}
-        rest = {key.name: getattr(self, key.name) for key in KEYS if key.name not in ("gpu", "engine", *given)}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in rest.items()}
-        job = {"gpu": self.asked.gpu, "engine": self.engine.name, **given, **plain}
-        return {key.name: job[key.name] for key in KEYS}
+        asked = {"gpu": self.asked.gpu, "train": self.asked.train, "infer": self.asked.infer}
+        decided = {**self._asdict(), **asked, "engine": self.engine.name}
+        return {name: list(value) if isinstance(value := decided[name], tuple) else value for name in BY_NAME}
 
 
 def resolve(job: Job) -> Workload:

@@ -34,6 +34,14 @@ def test_a_job_is_given_by_its_keys_by_itself_or_by_both() -> None:
     )
 
 
+def test_a_plan_goes_to_another_process() -> None:
+    """With its parts, its host and its snippets, of which some are put together when they are shown."""
+    plan = advise(gpu="a100-40", train="7b", batch=8, gpus=2, zero=2, offload="optimizer")
+    assert plan.steps
+    assert plan.initial.host
+    assert pickle.loads(pickle.dumps(plan)).to_dict() == plan.to_dict()
+
+
 def test_a_job_is_a_value() -> None:
     """Equal keys make equal jobs, wherever they were made, and none can be changed."""
     job = Job(**KEYS)

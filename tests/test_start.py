@@ -47,7 +47,7 @@ def test_json_needs_no_tables() -> None:
 
 def test_a_job_that_fits_needs_no_rules() -> None:
     """The walk is over before it begins."""
-    assert "durable" not in loaded("--gpu", "a100-80", "--infer", "7b", "--estimator", "quick")
+    assert "durable_rules_engine" not in loaded("--gpu", "a100-80", "--infer", "7b", "--estimator", "quick")
 
 
 def test_a_plan_needs_no_schema() -> None:

@@ -65,7 +65,7 @@ def version() -> str:
 
     from advisor import __version__
 
-    if find_spec("durable") is None:
+    if find_spec("durable_rules_engine") is None:
         engine = "plain loop"
     elif sys.version_info >= (3, 13):  # there it may be installed and still not load: only trying tells
         from advisor.planning.engine import engine_name

@@ -35,7 +35,7 @@ def _expert_share(rank: Rank) -> float:
     experts = sum(
         many * sum(x.elements for x in layer_weights(layer, model.hidden) if x.kind == "expert") for layer, many in model.kinds
     )
-    return experts / rank_sum(rank._replace(model=model._replace(stored=None)), Storing("none", 1, blocks=False)).elements
+    return experts / rank_sum(rank._replace(model=model.unstored), Storing("none", 1, blocks=False)).elements
 
 
 def gathered(w: Workload, rank: Rank, recipe: Recipe) -> int:

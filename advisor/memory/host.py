@@ -6,6 +6,8 @@ checkpoint, are not counted.
 
 from __future__ import annotations
 
+from functools import partial
+
 from advisor.memory import trained
 from advisor.memory.collectives import per_rank
 from advisor.memory.extent import size
@@ -71,7 +73,11 @@ def _present(parts: list[Part]) -> tuple[Part, ...]:
 def _all(w: Workload, name: str, each: int, what: str, source: str) -> Part:
     """A part of which every process of the machine has as much."""
     many = processes(w)
-    return Part(name, many * each, lambda: Origin(f"{many} × {each:,} B: {what}", source))
+    return Part(name, many * each, partial(_of_each, many, each, what, source))
+
+
+def _of_each(many: int, each: int, what: str, source: str) -> Origin:
+    return Origin(f"{many} × {each:,} B: {what}", source)
 
 
 def _weights(w: Workload, rank: Rank) -> Part:
@@ -120,7 +126,7 @@ def _loading(w: Workload) -> Part:
 
 def _copied(w: Workload) -> int:
     if not w.engine.maps_checkpoint or resident_width(w) != BYTES[w.model.dtype]:
-        return rank_sum(whole_rank(w.model._replace(stored=None)), storing(w)).elements
+        return rank_sum(whole_rank(w.model.unstored), storing(w)).elements
     return _experts(w.model) if w.engine.stacked_experts else 0
 
 
@@ -137,7 +143,7 @@ def _saved(w: Workload) -> Part:
     """The whole model's state dict, which one process gathers from all shards to write it (accelerate 1.15 get_state_dict)."""
     if w.task == "infer" or w.zero < 3 or not trains_fully(w) or not w.engine.made_on_host:
         return Part("state-dict", 0)
-    elements, width = rank_sum(whole_rank(w.model._replace(stored=None)), storing(w)).elements, resident_width(w)
+    elements, width = rank_sum(whole_rank(w.model.unstored), storing(w)).elements, resident_width(w)
     text = f"{elements:,} × {width} B: the model, gathered on the first process"
     return Part("state-dict", elements * width, Origin(text, SAVING_SOURCE))
 

@@ -130,7 +130,7 @@ def _recipe(w: Workload) -> Recipe:
         train=w.task == "train",
         weight=width,
         compute=compute_width(w),
-        stream=4 if any(layer.residual_fp32 for layer, _ in w.model.kinds) else width,
+        stream=4 if w.model.residual_fp32 else width,
         autocast=autocast,
         trainable=not adapted,
         quantized=quantized and FORMATS[w.quantization].unpacks,
@@ -175,6 +175,6 @@ def token_parts(w: Workload) -> int:
 
 def sees_masks(w: Workload) -> bool:
     """Whether sliding layers get an explicit mask: a sequence not shorter than the window, in transformers' SDPA."""
-    windows = [window for layer, _ in w.model.kinds if (window := layer.attention and layer.attention.window)]
     length = w.seq if w.task == "train" else w.prompt
-    return bool(windows) and length >= min(windows) and not w.engine.serving
+    window = w.model.shortest_window
+    return window is not None and length >= window and not w.engine.serving

@@ -69,5 +69,4 @@ def recipe_of_reference(w: Workload, recipe: Recipe) -> Recipe:
         return recipe._replace(rank=0, targets=frozenset())
     if width(w) == recipe.weight:
         return recipe
-    fp32_stream = any(layer.residual_fp32 for layer, _ in w.model.kinds)
-    return recipe._replace(weight=width(w), stream=4 if fp32_stream else width(w), autocast=False)
+    return recipe._replace(weight=width(w), stream=4 if w.model.residual_fp32 else width(w), autocast=False)

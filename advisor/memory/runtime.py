@@ -4,6 +4,7 @@ Sizes in bytes. Where a figure was read off real runs the source says so; the re
 """
 
 import math
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from advisor.hardware import Gpu
@@ -61,9 +62,13 @@ EAGER_SCORES = (1.0, 2.0, 3.3)
 def context(w: Workload) -> Range:
     if w.gpu.vendor == "apple":
         return Range(0, 0, 0, "", "no context beside the buffers")
-    low, point, high, source = CONTEXT_MIB.get(_generation(w), CONTEXT_ELSEWHERE)
-    text = f"{point} MiB ({low} to {high}) on {w.gpu.architecture or 'this architecture'}"
-    more = w.engine.libraries_bytes
+    return _context(w.gpu.architecture, w.engine.libraries_bytes)
+
+
+@cache
+def _context(architecture: str, more: int) -> Range:
+    low, point, high, source = CONTEXT_MIB.get(_generation(architecture), CONTEXT_ELSEWHERE)
+    text = f"{point} MiB ({low} to {high}) on {architecture or 'this architecture'}"
     if more:
         text += f" + {more:,} B of older libraries' kernels"
     return Range(
@@ -71,15 +76,15 @@ def context(w: Workload) -> Range:
     )
 
 
-def _generation(w: Workload) -> str:
-    return w.gpu.architecture.split()[0] if w.gpu.architecture else ""
+def _generation(architecture: str) -> str:
+    return architecture.split()[0] if architecture else ""
 
 
 def workspace(w: Workload) -> Range:
     """cuBLAS's workspace. The autograd thread's handle comes to the same stream, and so to the same workspace."""
     if w.gpu.vendor != "nvidia" or w.engine.ggml:
         return Range(0, 0, 0, "", CUBLAS_SOURCE)
-    each = WORKSPACE.get(_generation(w), WORKSPACE_ELSEWHERE)
+    each = WORKSPACE.get(_generation(w.gpu.architecture), WORKSPACE_ELSEWHERE)
     text = "32 MiB" if each == 32 * MIB else "2 × 4,096 KiB + 8 × 16 KiB"
     return Range(each, each, each, f"{text}: for the handle of one stream", CUBLAS_SOURCE)
 
@@ -89,10 +94,15 @@ def nccl(w: Workload) -> Range:
     groups = communicators(w)
     if not groups or w.gpu.vendor == "apple":
         return Range(0, 0, 0, "", NCCL_SOURCE)
-    pair, more = (NCCL_PAIR, NCCL_MORE) if linked(w.gpu) else (NCCL_PCIE, NCCL_PCIE)
-    sizes = [pair if ranks == 2 else more for ranks in groups.values()]
+    return _nccl(linked(w.gpu), tuple(groups.items()))
+
+
+@lru_cache(maxsize=1024)
+def _nccl(linked: bool, groups: tuple[tuple[str, int], ...]) -> Range:
+    pair, more = (NCCL_PAIR, NCCL_MORE) if linked else (NCCL_PCIE, NCCL_PCIE)
+    sizes = [pair if ranks == 2 else more for _, ranks in groups]
     point = sum(sizes)
-    named = " and ".join(f"{ranks} GPUs ({name})" for name, ranks in groups.items())
+    named = " and ".join(f"{ranks} GPUs ({name})" for name, ranks in groups)
     many = "a communicator" if len(groups) == 1 else "communicators"
     text = f"{' + '.join(f'{size:,} B' for size in sizes)}: NCCL buffers for {many} of {named}"
     return Range(point, point // 2, 2 * point, text, NCCL_SOURCE)

@@ -56,8 +56,20 @@ def ranks(w: Workload) -> Iterator[Rank]:
     head_stage = 0 if head_on_first else last
     for stage in sorted({0, 1, last} & set(range(len(dealt)))):
         start, end = dealt[stage]
-        part = local._replace(layers=in_order(local.layers[start:end]), stored=None)
-        yield Rank(part, embeds=stage == 0, has_head=stage == head_stage, stage=stage, stages=stages, head_parts=head_parts)
+        yield Rank(
+            _stage(local, start, end),
+            embeds=stage == 0,
+            has_head=stage == head_stage,
+            stage=stage,
+            stages=stages,
+            head_parts=head_parts,
+        )
+
+
+@lru_cache(maxsize=1024)
+def _stage(model: Model, start: int, end: int) -> Model:
+    """The model with these layers alone: one object, of which everything else is worked out once."""
+    return model._replace(layers=in_order(model.layers[start:end]), stored=None)
 
 
 def stage_layers(depth: int, stages: int, stage: int, *, last_first: bool = False) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from advisor.memory import collectives, loading, optimizers, reference, saving, trained
 from advisor.memory.collectives import per_rank
-from advisor.memory.extent import size
+from advisor.memory.extent import NOTHING, size
 from advisor.memory.formats import BYTES
 from advisor.memory.losses import held_logits
 from advisor.memory.net import Recipe, share
@@ -132,9 +132,9 @@ def _fused_kernel(recipe: Recipe) -> str:
 
 def _recomputed_scores(w: Workload, rank: Rank, recipe: Recipe) -> int:
     """What the scores of the layer that has most of them add when selective recomputation comes to it."""
-    fused = recipe._replace(kernel=_fused_kernel(recipe))
-    if w.checkpointing != "selective" or fused == recipe:
+    if w.checkpointing != "selective" or recipe.kernel == _fused_kernel(recipe):
         return 0
+    fused = recipe._replace(kernel=_fused_kernel(recipe))
 
     def kept(how: Recipe, layer: Layer) -> int:
         block = stored_block(how, layer, rank.model.hidden, rank.model.residual_dropout, False, False, w.source)
@@ -165,7 +165,8 @@ def evaluation(w: Workload, rank: Rank, recipe: Recipe) -> Iterable[Peak]:
 
 def in_flight(w: Workload, rank: Rank, passes: Passes) -> int:
     """What other micro-batches keep on a pipeline stage: as many as there are stages after it (the 1F1B schedule)."""
-    return (in_flight_count(w, rank) - 1) * size(passes.kept, w.sequences, local_seq(w))
+    others = in_flight_count(w, rank) - 1
+    return others * size(passes.kept, w.sequences, local_seq(w)) if others else 0
 
 
 def holds_logits(w: Workload) -> bool:
@@ -194,13 +195,13 @@ def kept_gradients(w: Workload, recipe: Recipe, gradients: int) -> int:
 
 def _pass_parts(w: Workload, rank: Rank, recipe: Recipe, there: Parts, peaks: Iterable[Peak], beside: int) -> Parts:
     """The highest of the peaks, split into gradients, the loss and the rest."""
-    seq = local_seq(w)
+    batch, seq = w.sequences, local_seq(w)
     peak = highest(w, recipe, peaks)
-    gradients, loss = size(peak.gradients, w.sequences, seq), size(peak.loss, w.sequences, seq)
+    gradients, loss = size(peak.gradients, batch, seq), size(peak.loss, batch, seq)
     return {
         **there,
         "gradients": there.get("gradients", 0) + kept_gradients(w, recipe, gradients),
-        "activations": size(peak.live, w.sequences, seq) - gradients - loss + beside,
+        "activations": size(peak.live, batch, seq) - gradients - loss + beside,
         "logits-and-loss": loss,
     }
 
@@ -212,8 +213,11 @@ def highest(w: Workload, recipe: Recipe, peaks: Iterable[Peak]) -> Peak:
         return max(peaks, key=lambda peak: size(peak.live, batch, seq))
 
     def height(peak: Peak) -> int:
+        live = size(peak.live, batch, seq)
+        if peak.gradients == NOTHING:
+            return live
         gradients = size(peak.gradients, batch, seq)
-        return size(peak.live, batch, seq) - gradients + kept_gradients(w, recipe, gradients)
+        return live - gradients + kept_gradients(w, recipe, gradients)
 
     return max(peaks, key=height)
 

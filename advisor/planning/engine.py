@@ -1,6 +1,6 @@
 """Which rule comes next: the seam to durable_rules, and the plain loop that says the same without it.
 
-No other module imports ``durable``. durable_rules 2.0.28 decides one thing here, and decides it in
+No other module imports durable_rules. Its version 2.0.28 decides one thing here, and decides it in
 C over a Rete network: which rule an event sets off. What the rule does happens outside of it, in
 plain Python, because an action that fails, is interrupted or takes more than ten seconds is
 swallowed there without a word.
@@ -11,14 +11,13 @@ swallowed there without a word.
 """
 
 import itertools
+import json
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
-MOST_RULES = 63  # an event may match 64 (MAX_STACK_SIZE in durable_rules' events.c), and one is NO_RULE
-NO_RULE = "no rule"
+MOST_RULES = 63  # an event may match 64 (MAX_STACK_SIZE in durable_rules' events.c), and one is for where no rule holds
 RESERVED = {"id", "sid", "event"}  # durable_rules takes two events of one id for the same
 MOST_FIRINGS = 1000  # an endless rule is stopped by nothing in durable_rules
 
@@ -94,66 +93,43 @@ class Durable:
 
     def __init__(self, name: str, rules: Rules) -> None:
         self._name, self._named = name, _check(name, rules)
-        import logging
+        # Its part in C alone: the one in Python around it runs actions, of which there are none here, and takes 13 ms to load.
+        import durable_rules_engine
 
-        from durable import engine
-
-        logging.getLogger("durable").addHandler(logging.NullHandler())  # errors come as exceptions
-        self._fired: dict[str, list[str]] = {}  # by session
+        self._c = durable_rules_engine
         self._sessions = itertools.count(1)
-        clauses = {rule: _clause(when) for rule, when in rules.items()}
         # Deleting the session of an event that no rule matched is a segmentation fault, so one always does.
-        clauses[NO_RULE] = {"event": 1}  # `$ex` of sid would never return
-        # A bare Ruleset without a Host: a Host starts two polling threads that race with the caller.
-        self._rules = engine.Ruleset(
-            name,
-            None,
-            {
-                rule: {"all": [{"m": clause}], "pri": order, "run": self._action(rule)}
-                for order, (rule, clause) in enumerate(clauses.items(), start=1)
-            },
-        )
-
-    def _action(self, rule: str) -> Callable[[Any], None]:
-        # A closure with exactly one argument: two make an asynchronous action, which never completes.
-        def note(context: Any) -> None:
-            self._fired[context.s.sid].append(rule)
-
-        return note
+        clauses = [*map(_clause, rules.values()), {"event": 1}]  # `$ex` of sid would never return
+        self._rules = [*rules, None]
+        # Rules go by their place, which a JSON text shows without being read.
+        definition = {str(place): {"all": [{"m": clause}], "pri": place + 1} for place, clause in enumerate(clauses)}
+        self._handle = self._c.create_ruleset(name, _json(definition))
 
     def run(self, first: Facts, apply: Apply) -> list[str]:
         return _walk(self._name, self._named, first, apply, self._fire)
 
     def _fire(self, facts: Facts) -> str | None:
-        # A session of its own for every event: threads and nested walks do not meet, equal events are not
-        # taken for one, and an action that the clock makes look too long blocks nothing after it.
+        # A session of its own for every event: threads and nested walks do not meet, and equal events are not taken for one.
         session = str(next(self._sessions))
-        fired = self._fired[session] = []
-        errors: list[object] = []
+        error, state = self._c.assert_event(self._handle, _json({**facts, "event": 1, "sid": session}))
+        if error:
+            raise RulesError(f"{self._name}: durable_rules does not take the facts, with error {error}")
         try:
-            state = self._rules.assert_event({name: facts[name] for name in self._named} | {"event": 1, "sid": session})
-            try:
-                self._rules.do_actions(state, lambda error, _: errors.append(error))
-            finally:
-                self._rules.delete_state(session)  # 1,024 live at most, 227 KiB each
+            due = self._c.start_action_for_state(self._handle, state)
         finally:
-            del self._fired[session]
-        for error in errors:
-            if error is not None:
-                raise error if isinstance(error, BaseException) else RulesError(f"{self._name}: {error}")
-        if len(fired) != 1:
-            raise RulesError(f"{self._name}: durable_rules fired {fired} where one rule was due")
-        return None if fired[0] == NO_RULE else fired[0]
+            self._c.delete_state(self._handle, session)  # 1,024 live at most, 227 KiB each
+        if due is None:
+            raise RulesError(f"{self._name}: durable_rules chose no rule")
+        return self._rules[int(due[1].split('"', 2)[1])]  # {"3":{"m":{the event}}}
 
 
 def installed() -> bool:
     """Whether durable_rules is there and loads: it has no wheels, and from Python 3.13 on it needs a build flag."""
     try:
-        # Its C part alone: `advise --version` asks, and the whole takes 40 ms.
-        import durable_rules_engine  # type: ignore[import-not-found]  # noqa: F401
+        import durable_rules_engine  # noqa: F401
     except ImportError:  # absent, or built without the flag: an undefined symbol
         return False
-    return find_spec("durable") is not None
+    return True
 
 
 def build(name: str, rules: Rules) -> Engine:
@@ -190,12 +166,19 @@ def _check(name: str, rules: Rules) -> frozenset[str]:
 
 def _check_value(where: str, fact: str, value: object) -> None:
     """Its JSON reader takes no exponent without a point (1e-05, 1e+16) and no infinity, and reads NaN as null."""
-    if not isinstance(value, bool | int | float | str):
+    if isinstance(value, str):
+        return
+    if isinstance(value, int):  # a truth is one
+        if abs(value) >= 2**63:
+            raise RulesError(f"{where}: {fact} is {value!r}, a number beyond 64 bits")
+    elif not isinstance(value, float):
         raise RulesError(f"{where}: {fact} is {value!r}, which is no number, text or truth")
-    if isinstance(value, float) and (not math.isfinite(value) or ("e" in repr(value) and "." not in repr(value))):
+    elif not math.isfinite(value) or ("e" in repr(value) and "." not in repr(value)):
         raise RulesError(f"{where}: {fact} is {value!r}, a number that the rules engine cannot read")
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise RulesError(f"{where}: {fact} is {value!r}, a number beyond 64 bits")
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _clause(when: Sequence[Condition]) -> dict[str, Any]:
@@ -216,15 +199,14 @@ def _walk(name: str, named: frozenset[str], first: Facts, apply: Apply, fire: Ca
     while facts is not None:
         if len(fired) == MOST_FIRINGS:
             raise RulesError(f"{name}: no end after {MOST_FIRINGS} firings, the last of {fired[-1]}")
-        if lacking := [
-            fact for fact in named if fact not in facts
-        ]:  # in durable_rules every comparison with a missing fact is false
+        if lacking := named.difference(facts):  # in durable_rules every comparison with a missing fact is false
             raise RulesError(f"{name}: the rules ask for {', '.join(sorted(lacking))}, which the facts do not tell")
         if taken := [fact for fact in RESERVED if fact in facts]:
             raise RulesError(f"{name}: {', '.join(sorted(taken))} cannot be the name of a fact")
-        for fact in named:
-            _check_value(name, fact, facts[fact])
-        rule = fire(facts)
+        asked = {fact: facts[fact] for fact in named}
+        for fact, value in asked.items():
+            _check_value(name, fact, value)
+        rule = fire(asked)
         if rule is None:
             raise RulesError(f"{name}: no rule for {dict(facts)}")
         fired.append(rule)

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.data import data_folder
-from advisor.planning.engine import Condition, holds
+from advisor.planning.engine import Condition, Value, holds
 from advisor.planning.facts import facts
 
 if TYPE_CHECKING:
@@ -47,13 +47,18 @@ def refused(w: Workload) -> list[str]:
     """Why the engine does not take the job as it is. The guide's own formulas know no engines."""
     if w.estimator != "detailed":
         return []
-    possible = _of_engine(w.engine.name)
+    possible = _of_engine(w.engine.name, w.engine.ggml)
     known = facts(w, fits=False, past=0) if possible else {}
     met = (pair.because for pair in possible if all(holds(one, known) for one in pair.when))
     return list(dict.fromkeys(met))
 
 
 @cache
-def _of_engine(engine: str) -> list[Pair]:
-    """The pairs that may be about an engine: a search asks for hundreds of jobs of one."""
-    return [pair for pair in pairs() if all(one.fact != "engine" or holds(one, {"engine": engine}) for one in pair.when)]
+def _of_engine(engine: str, ggml: bool) -> list[Pair]:
+    """The pairs that may be about an engine, with what is left to ask of a job: a search asks for hundreds of jobs of one."""
+    known: dict[str, Value] = {"engine": engine, "ggml": ggml}
+    return [
+        pair._replace(when=tuple(one for one in pair.when if one.fact not in known))
+        for pair in pairs()
+        if all(holds(one, known) for one in pair.when if one.fact in known)
+    ]

@@ -157,12 +157,12 @@ def chunk_loss(w: Workload) -> Settings:
 
 def faster_attention(w: Workload) -> Settings:
     """FlashAttention; where it cannot run, what PyTorch has in its place, unless the scores are soft-capped."""
-    from advisor.defaults import softcapped, why_not_flash
+    from advisor.defaults import why_not_flash
 
     why_not = why_not_flash(w.engine, w.gpu, w.model, w.precision)
     if not why_not:
         return [{"attention": "flash"}]
-    return NotApplicable(why_not) if softcapped(w.model) else [{"attention": "auto"}]
+    return NotApplicable(why_not) if w.model.softcapped else [{"attention": "auto"}]
 
 
 def fuse_optimizer(w: Workload) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from advisor.planning.facts import facts, filled
@@ -71,5 +72,5 @@ def agreed(steps: list[Step], rules: list[Rule], w: Workload) -> list[Step]:
             last[step.rule] = place
     told = list(steps)
     for rule, place in last.items():
-        told[place] = steps[place]._replace(how=how(by_id[rule], changes[rule], w))
+        told[place] = steps[place]._replace(how=partial(how, by_id[rule], changes[rule], w))
     return told

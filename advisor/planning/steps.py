@@ -84,7 +84,13 @@ def changed(w: Workload, changes: dict[str, Any], resolve: Resolver) -> Workload
 
 
 def step_of(
-    rule: Rule, changes: dict[str, Any], cost: Cost, old: State, new: State, how: dict[str, str], refusals: list[str]
+    rule: Rule,
+    changes: dict[str, Any],
+    cost: Cost,
+    old: State,
+    new: State,
+    how: dict[str, str] | Callable[[], dict[str, str]],
+    refusals: list[str],
 ) -> Step:
     """The step from one state to the next. ``refusals``: why it did not stop at an earlier setting."""
     return Step(

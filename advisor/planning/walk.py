@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from advisor.errors import RequestError
@@ -42,6 +42,7 @@ def walk(
         missing = lacking(initial, last, tools, lambda freed: all_steps(freed, tools)[2].estimate.fits)
         told = _told("After every step", initial, last)
         return _plan(initial, "does-not-fit", steps, skipped, missing=missing, notes=told)
+    from advisor.planning.pruning import without_needless
     from advisor.planning.snippets import agreed
 
     steps, last = without_needless(initial, steps, last, tools)
@@ -158,7 +159,7 @@ def _fire(rule: Rule, state: State, tools: Tools) -> tuple[Step, State] | Skip:
             from advisor.planning.prices import cost
             from advisor.planning.snippets import how
 
-            price, words = cost(rule, changes, state.workload, tried.workload), how(rule, changes, tried.workload)
+            price, words = cost(rule, changes, state.workload, tried.workload), partial(how, rule, changes, tried.workload)
             return step_of(rule, changes, price, state, tried, words, refusals), tried
         if tried not in refusals:
             refusals.append(tried)
@@ -184,73 +185,6 @@ def _try(changes: dict[str, Any], state: State, tools: Tools) -> State | str:
 
 def _plain(value: Any) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-def without_needless(initial: State, steps: list[Step], last: State, tools: Tools) -> tuple[list[Step], State]:
-    """The steps with those marked that the job fits without, and where the others lead.
-
-    From the last one back, because later rules cost more; the last one made it fit. Then all steps of a rule together:
-    gradients stay between the micro-steps of a smaller batch, so a batch of 4 can fit where two micro-steps of 2 do not.
-    What keeps the global batch is needed for that.
-    """
-    steps, needed = list(steps), [True] * len(steps)
-    for left_out in _removals(steps):
-        rule, after = steps[left_out[0]].rule, left_out[-1]
-        kept = [place for place in range(len(steps)) if needed[place] and place not in left_out]
-        built_on = any(steps[place].rule == rule for place in kept if place > after)
-        if built_on or not any(needed[place] for place in left_out):
-            continue
-        without = _replay(initial, [steps[place] for place in kept], last, tools)
-        if without is not None:
-            again, last = without
-            for place, step in zip(kept, again, strict=True):
-                steps[place] = step
-            for place in left_out:
-                needed[place] = False
-    return [step._replace(needed=is_needed) for step, is_needed in zip(steps, needed, strict=True)], last
-
-
-def _removals(steps: list[Step]) -> list[list[int]]:
-    """The places of each step but the last, then of all steps of each rule that has several; the last ones first."""
-    by_rule: dict[str, list[int]] = {}
-    for place, step in enumerate(steps):
-        by_rule.setdefault(step.rule, []).append(place)
-    singles = [[place] for place in range(len(steps) - 1)]
-    groups = [places for rule, places in by_rule.items() if len(places) > 1 and rule != steps[-1].rule]
-    return [*reversed(singles), *reversed(groups)]
-
-
-def _replay(initial: State, steps: list[Step], last: State, tools: Tools) -> tuple[list[Step], State] | None:
-    """The steps without others, where they fit and see the same global batch; the steps of accumulation as these lead to them."""
-    w = initial.workload
-    changes: dict[str, Any] = {}
-    again = []
-    try:
-        for step in steps:
-            now = _as_of(step, w)
-            again.append(now)
-            changes.update({key: new for key, (_, new) in now.change.items()})
-            w = tools.resolve(initial.workload.asked.with_changes(**changes))
-        state = State(w, tools.estimate(w))
-    except RequestError:
-        return None
-    same = w.task != "train" or w.global_batch == last.workload.global_batch
-    return (again, state) if same and state.estimate.fits else None
-
-
-def _as_of(step: Step, w: Workload) -> Step:
-    """The step taken from this job: more GPUs divide the micro-steps that there are now, and a list grows from what it is now."""
-    change = dict(step.change)
-    for key, (old, new) in step.change.items():
-        if isinstance(new, tuple):
-            now = getattr(w, key)
-            change[key] = (now, (*now, *(each for each in new if each not in old and each not in now)))
-    if "accumulation" in change and "gpus" in change:
-        from advisor.planning.dividing import spread
-
-        there = spread(w, change["gpus"][1])
-        change["accumulation"] = (w.accumulation, there.get("accumulation", w.accumulation))
-    return step._replace(change=change)
 
 
 def _of_software(w: Workload) -> list[str]:

@@ -13,9 +13,10 @@ from advisor.job import Job
 from advisor.planning.describe import budget, describe_model
 from advisor.planning.dividing import doublings, on_gpus
 from advisor.planning.plan import plan
+from advisor.planning.pruning import without_needless
 from advisor.planning.space import job_key
 from advisor.planning.steps import Estimator, Resolver, State, Tools
-from advisor.planning.walk import all_steps, without_needless
+from advisor.planning.walk import all_steps
 from advisor.results import Estimate, Step
 from advisor.workload import Workload
 
@@ -244,7 +245,7 @@ def _remembered(estimate: Estimator) -> Estimator:
         if key not in known:
             known[key] = estimate(w)
         found = known[key]
-        return found._replace(fits=holds(w, found.high_bytes, found.host))
+        return found._replace(fits=holds(w, found))
 
     return ask
 

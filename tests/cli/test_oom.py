@@ -138,7 +138,7 @@ def test_it_writes_nothing_but_the_answer(log: Path) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     """Neither pydantic nor the rules engine."""
-    code = "import sys; from advisor.cli.run import run; run(['oom', '--help']); print([n for n in ('pydantic', 'durable', 'tomllib') if n in sys.modules], file=sys.stderr)"
+    code = "import sys; from advisor.cli.run import run; run(['oom', '--help']); print([n for n in ('pydantic', 'durable_rules_engine', 'tomllib') if n in sys.modules], file=sys.stderr)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stderr == "[]\n"
     assert "Exit codes" in ended.stdout

@@ -31,6 +31,18 @@ def test_nothing_is_worked_out_unasked() -> None:
     assert estimate(**TRAINED).to_dict()["host"] is None
 
 
+def test_the_host_is_worked_out_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search looks at the card of hundreds of jobs, and at the host of those that it shows."""
+    asked = []
+    monkeypatch.setattr("advisor.memory.host.host", lambda w: asked.append(w) or host(w))
+    found = estimate(**TRAINED, gpus=2, zero=2, offload="optimizer")
+    assert not asked
+    assert found.host is not None
+    assert found.host is found.host
+    assert len(asked) == 1
+    assert not found._replace(host=None).host
+
+
 @pytest.mark.parametrize("zero", [1, 2, 3])
 def test_zero_offload_takes_18_bytes_a_parameter(zero: int) -> None:
     """fp32 master 4, fp32 gradient 4, Adam's moments 8, and a 16-bit buffer 2 (DeepSpeed 0.19, zero/stage_1_and_2.py, zero/stage3.py)."""
