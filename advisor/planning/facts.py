@@ -105,6 +105,26 @@ FACTS: dict[str, type] = {
     **{name: kind for name, (kind, _) in TOLD.items()},
     **{name: fact.kind for name, fact in WORKED_OUT.items()},
 }
+# The keys that plans change and that decide a fact which is worked out; those of the engine, the card and the model have none.
+DECIDED_BY: dict[str, tuple[str, ...]] = {
+    "data_parallel": ("gpus", "tp", "pp"),
+    "sharers": ("gpus", "tp", "pp"),
+    "weight_bits": ("quantization", "precision"),
+    "offloads": ("offload",),
+    "kv_bits": ("kv_precision",),
+    "bitsandbytes_weights": ("quantization",),
+    "masters": ("zero", "sharding"),
+    "optimizer_bits8": ("optimizer",),
+    "optimizer_paged": ("optimizer",),
+    "host_layers": ("offload", "offload_layers"),
+    **{f"{kind}_away": ("offload", "zero", "sharding") for kind in OFFLOADS},
+}
+
+
+def keys_of(fact: str) -> tuple[str, ...]:
+    """The keys that plans change and that decide a fact."""
+    return (fact,) if fact in KEYS else DECIDED_BY.get(fact, ())
+
 
 # What a text of a rule may hold between braces beside the facts.
 TEXTS: dict[str, Callable[[Workload], Value]] = {

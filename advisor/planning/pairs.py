@@ -47,14 +47,14 @@ def refused(w: Workload) -> list[str]:
     """Why the engine does not take the job as it is. The guide's own formulas know no engines."""
     if w.estimator != "detailed":
         return []
-    possible = _of_engine(w.engine.name, w.engine.ggml)
+    possible = pairs_of(w.engine.name, w.engine.ggml)
     known = facts(w, fits=False, past=0) if possible else {}
     met = (pair.because for pair in possible if all(holds(one, known) for one in pair.when))
     return list(dict.fromkeys(met))
 
 
 @cache
-def _of_engine(engine: str, ggml: bool) -> list[Pair]:
+def pairs_of(engine: str, ggml: bool) -> list[Pair]:
     """The pairs that may be about an engine, with what is left to ask of a job: a search asks for hundreds of jobs of one."""
     known: dict[str, Value] = {"engine": engine, "ggml": ggml}
     return [

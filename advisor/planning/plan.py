@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from advisor.planning.steps import Estimator, Resolver, decided_once
+from advisor.errors import RequestError
+from advisor.planning.steps import Estimator, Resolver, decided_once, host_bytes
 from advisor.planning.walk import book_of, walk
 
 if TYPE_CHECKING:
+    from advisor.job import Job
     from advisor.planning.engine import Engine
     from advisor.planning.prices import Price
+    from advisor.planning.search import Search
     from advisor.results import Cost, Estimate, Plan
     from advisor.workload import Workload
 
@@ -29,12 +32,12 @@ def plan(
     if walked.verdict == "fits":
         return walked
     from advisor.planning.routes import find_routes
-    from advisor.planning.space import Space
 
-    found = find_routes(Space(w, book_of(w).rule, resolve, known))
+    search = search_of(w, resolve, known)
+    found = find_routes(search)
     if walked.final is None:
-        return _rescued(walked, found) if found else walked
-    own = _price(walked, w, resolve)
+        return _rescued(walked, found) if found else walked._replace(missing=_missing(search, resolve, known))
+    own = _price(walked, w, resolve)._replace(host=host_bytes(walked.final.estimate))
     better = [
         route
         for route, price in found
@@ -58,9 +61,29 @@ def _remembered(estimate: Estimator) -> Estimator:
     return remembered
 
 
+def search_of(w: Workload, resolve: Resolver, estimate: Estimator) -> Search:
+    """The searches over the ways that the rules of the job's policy leave open."""
+    from advisor.planning.search import Search
+    from advisor.planning.space import Space
+
+    return Search(Space(w, book_of(w).rule, resolve, estimate))
+
+
+def _missing(search: Search, resolve: Resolver, estimate: Estimator) -> dict[str, Any]:
+    from advisor.planning.missing import missing
+
+    def has_a_plan(job: Job) -> bool:
+        try:
+            return search_of(resolve(job), resolve, estimate).any_fits()
+        except RequestError:
+            return False
+
+    return missing(search, has_a_plan)
+
+
 def _price(walked: Plan, w: Workload, resolve: Resolver) -> Price:
     """What the walk's needed steps cost together."""
-    from advisor.planning.prices import in_all, together
+    from advisor.planning.prices import growth, in_all, price, together
 
     needed = [step for step in walked.steps if step.needed]
     end = resolve(w.asked.with_changes(**{key: new for step in needed for key, (_, new) in step.change.items()}))
@@ -68,7 +91,8 @@ def _price(walked: Plan, w: Workload, resolve: Resolver) -> Price:
     for step in needed:
         by_rule.setdefault(step.rule, []).append(step.cost)
     rules = {rule.id: rule for rule in book_of(w).rule}
-    return in_all(((rules[name], together(costs), len(costs)) for name, costs in by_rule.items()), w, end)
+    taken = (price(together(costs), len(costs), rules[name].cost.changes_result) for name, costs in by_rule.items())
+    return in_all(taken, end.gpus - w.gpus, growth(w, end))
 
 
 def _rescued(walked: Plan, found: list[Any]) -> Plan:

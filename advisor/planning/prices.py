@@ -1,14 +1,14 @@
 """What a remedy costs, and how the costs of two ways are compared.
 
 The order is: is something else learned, GPUs added, quality (the worst kind of loss, then how often), time, number of
-changes. Time is compared by the geometric
-middle of the published range; a remedy that saves time counts as one that takes none, because a plan is made to fit and a
-change that the fit does not need is no part of it.
+changes. Time is compared by the geometric middle of the published range; a remedy that saves time counts as one that takes
+none, because a plan is made to fit and a change that the fit does not need is no part of it.
 """
 
 from __future__ import annotations
 
-from math import log2, sqrt
+from functools import reduce
+from math import log2
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.planning.snippets import speed
@@ -30,27 +30,24 @@ class Price(NamedTuple):
     gpus: int = 0
     quality: int = 0  # place in QUALITIES
     losses: int = 0  # how many rungs down all that costs quality was taken: 16K tokens instead of 64K are two
-    slow: float = 1.0  # factor on the time, never below 1
+    slow: int = 0  # doublings of the time, in millionths, never below 0: whole numbers add up to the same in any order
     changes: int = 0
     growth: float = 1.0  # of the global batch
+    host: int = 0  # bytes of a machine's own memory, where two ways that are found are compared
 
     def is_dominated_by(self, other: Price) -> bool:
         """Whether the other is nowhere worse and somewhere better."""
         return self != other and all(theirs <= own for own, theirs in zip(self, other, strict=True))
 
 
-def total(prices: Iterable[Price]) -> Price:
-    """All of them, one after the other."""
-    learned, gpus, quality, losses, slow, changes, growth = Price()
-    for learns, more, worst, lost, factor, many, times in prices:
-        learned = learned or learns
-        gpus += more
-        quality = worst if worst > quality else quality
-        losses += lost
-        slow = round(slow * factor, 9)  # so that the order of the factors does not tell two ways apart
-        changes += many
-        growth *= times
-    return Price(learned, gpus, quality, losses, slow, changes, growth)
+def both(one: Price, other: Price) -> Price:
+    """One after the other."""
+    learned, gpus, quality, losses, slow, changes, growth, host = one
+    learns, more, worst, lost, slower, many, times, beside = other
+    worse = worst if worst > quality else quality
+    return Price(
+        learned or learns, gpus + more, worse, losses + lost, slow + slower, changes + many, growth * times, host + beside
+    )
 
 
 def cost(rule: Rule, changes: dict[str, Any], old: Workload, new: Workload) -> Cost:
@@ -81,15 +78,19 @@ def together(costs: Iterable[Cost], source: str = "") -> Cost:
 
 def price(of: Cost, rung: int, learned: bool) -> Price:
     """The cost of one remedy taken so many rungs, as it is compared."""
-    quality = QUALITIES.index(of.quality)
-    return Price(learned, of.gpus, quality, rung if quality else 0, max(1.0, sqrt(of.speed_low * of.speed_high)), changes=1)
+    quality, slow = QUALITIES.index(of.quality), max(0, round(1e6 * log2(of.speed_low * of.speed_high) / 2))
+    return Price(learned, of.gpus, quality, rung if quality else 0, slow, changes=1)
 
 
-def in_all(remedies: Iterable[tuple[Rule, Cost, int]], old: Workload, new: Workload) -> Price:
-    """The price of all remedies, each with its rungs, that led from one job to the other.
+def in_all(remedies: Iterable[Price], gpus: int, growth: float) -> Price:
+    """The price of remedies that together added so many GPUs and made the global batch so many times what it was.
 
     What one of them did to the global batch another may have undone.
     """
-    spent = total(price(of, rung, rule.cost.changes_result) for rule, of, rung in remedies)
-    growth = new.global_batch / old.global_batch if new.task == "train" else 1.0
-    return spent._replace(learned=spent.learned or growth != 1, gpus=new.gpus - old.gpus, growth=growth)
+    spent = reduce(both, remedies, Price())
+    return spent._replace(learned=spent.learned or growth != 1, gpus=gpus, growth=growth)
+
+
+def growth(old: Workload, new: Workload) -> float:
+    """How many times the global batch of one job the other's is; a batch of requests is none."""
+    return new.global_batch / old.global_batch if new.task == "train" else 1.0

@@ -206,12 +206,8 @@ def _other_optimizer(w: Workload, forms: dict[str, str], which: str) -> Settings
 
 def offload_optimizer(w: Workload) -> Settings:
     """DeepSpeed moves the optimizer of stages 2 and 3, and the gradients with it, on one GPU too (ZeRO-Offload)."""
-    away = _with("optimizer", w)
-    return (
-        [away | {"zero": 2}, away]
-        if abilities(w.engine.name).deepspeed and w.sharding == "deepspeed" and w.zero < 2
-        else [away]
-    )
+    with_gradients = abilities(w.engine.name).deepspeed and w.sharding == "deepspeed" and w.zero < 2 and "zero" not in w.keep
+    return [_with("optimizer", w) | ({"zero": 2} if with_gradients else {})]
 
 
 def offload_activations(w: Workload) -> Settings:
@@ -308,3 +304,53 @@ REMEDIES: dict[str, Remedy] = {
         quantize_kv,
     )
 }
+
+# The keys that each remedy looks at or changes. What it offers to a job depends on nothing else that another changes.
+KEYS_OF: dict[str, tuple[str, ...]] = {
+    "halve_batch": ("batch",),
+    "limit_sequence": ("seq", "prompt"),
+    "quantize_weights": ("quantization", "precision"),
+    "split_model": ("tp", "pp", "gpus", "nodes"),
+    "checkpoint_everything": ("checkpointing",),
+    "accumulate_gradients": ("batch", "accumulation"),
+    "shard": ("zero",),
+    "plain_sgd": ("optimizer",),
+    "mixed_precision": ("precision",),
+    "more_gpus": ("gpus", "nodes", "zero", "accumulation"),
+    "chunk_loss": ("loss", "method"),  # an engine may compute the loss otherwise where it trains adapters
+    "faster_attention": ("attention", "precision"),
+    "fuse_optimizer": ("optimizer",),
+    "expand_segments": ("allocator",),
+    "pure_16_bit": ("precision",),
+    "shard_with_fsdp": ("sharding", "gpus", "nodes", "zero", "accumulation"),
+    "optimizer_in_8_bits": ("optimizer",),
+    "page_optimizer": ("optimizer",),
+    "offload_optimizer": ("offload", "zero", "sharding"),
+    "offload_activations": ("offload",),
+    "offload_parameters": ("offload", "zero"),
+    "offload_kv": ("offload",),
+    "offload_layers": ("offload", "offload_layers", "quantization"),
+    "shorten": ("seq", "prompt"),
+    "train_adapters": ("method",),
+    "quantize_base": ("method", "quantization", "precision"),
+    "prefill_in_chunks": ("prompt", "seq"),
+    "quantize_kv": ("kv_precision",),
+}
+
+# Remedies after which no job needs more, on the card or beside it: they leave something out and put nothing in its place.
+NEVER_MORE = frozenset(
+    {
+        "halve_batch",
+        "limit_sequence",
+        "checkpoint_everything",
+        "plain_sgd",
+        "chunk_loss",
+        "faster_attention",
+        "fuse_optimizer",
+        "expand_segments",
+        "optimizer_in_8_bits",
+        "shorten",
+        "prefill_in_chunks",
+        "quantize_kv",
+    }
+)

@@ -7,17 +7,20 @@ that other rules change has a part in it, and a job is decided at the end of its
 
 from __future__ import annotations
 
-from itertools import chain
+from functools import cache
 from math import inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.errors import RequestError
 from advisor.planning.describe import budget
-from advisor.planning.facts import facts
-from advisor.planning.prices import Price, cost, in_all, together
-from advisor.planning.remedies import REMEDIES, NotApplicable
-from advisor.planning.steps import changed
+from advisor.planning.dividing import Changes
+from advisor.planning.facts import facts, keys_of
+from advisor.planning.pairs import pairs_of
+from advisor.planning.prices import Price, cost, in_all, price, together
+from advisor.planning.remedies import KEYS_OF, REMEDIES, NotApplicable
+from advisor.planning.steps import State, changed
+from advisor.results import Estimate
 from advisor.workload import Workload
 
 if TYPE_CHECKING:
@@ -25,19 +28,28 @@ if TYPE_CHECKING:
 
     from advisor.job import Job
     from advisor.planning.rulebook import Rule
-    from advisor.results import Cost, Estimate
+    from advisor.results import Cost
 
 Way = tuple[int, ...]
 MOST_RUNGS = 20  # a remedy halves or doubles, so this is as far as any goes
 NOT_TOLD_APART = {"asked", "gpu", "model", "engine", "notes", "observed", "observed_with"}  # the same on all ways
+CHANGED = tuple(sorted(set().union(*KEYS_OF.values())))
 job_key = itemgetter(*(place for place, name in enumerate(Workload._fields) if name not in NOT_TOLD_APART))
 
 
 class Rung(NamedTuple):
     """One rule taken so far: what changed, and what it costs."""
 
-    changes: dict[str, Any]
+    changes: Changes
     cost: Cost
+    price: Price
+
+
+class Taken(NamedTuple):
+    """The rules of one way, each with its place and its rung, and what they change together: the last one has the last word."""
+
+    rungs: list[tuple[int, Rung]]
+    changes: Changes
 
 
 class Space:
@@ -49,51 +61,45 @@ class Space:
         self.w, self.rules = w, rules
         self._resolve, self._estimate = resolve, estimate
         self._usable = budget(w)[1]
-        self._changes: dict[Way, dict[str, Any] | None] = {(): {}}
-        self._jobs: dict[Way, Workload | None] = {(): w}
+        self._read = [_read(rule, w) for rule in rules]
         self._climbs: dict[Any, list[Rung]] = {}
+        self._ways: dict[Way, Taken | None] = {}
+        self._jobs: dict[frozenset[tuple[str, Any]], Workload | None] = {}
+        self._by_way: dict[Way, Estimate | None] = {}
         self._estimates: dict[tuple[Any, ...], Estimate | None] = {}
-        self._read: list[tuple[str, ...]] | None = None  # by rule, the keys that its rungs depend on; None: all
-        self.extremes = self._survey()
+        self.seen = self._survey()
 
-    def _survey(self) -> list[tuple[list[Rung], list[Rung]]]:
-        """The rungs of each rule where none of the others is taken, and where all before it are taken as far as they go."""
-        start: Way = (0,) * len(self.rules)
+    def _survey(self) -> list[list[list[Rung]]]:
+        """The rungs of each rule after none of those before it, after one of them, and after all as far as they go."""
         end = self.highest((MOST_RUNGS,) * len(self.rules))
-        seen = [(self.rungs(start[:place]), self.rungs(end[:place])) for place in range(len(self.rules))]
-        touched = [{key for rungs in pair for rung in rungs for key in rung.changes} for pair in seen]
-        alike = [
-            [one.changes for one in first] == [one.changes for one in last]
-            and not touched[place] & set().union(*touched[:place])
-            for place, (first, last) in enumerate(seen)
-        ]
-        shared = {key for keys, same in zip(touched, alike, strict=True) if not same for key in keys}
-        self._read = [
-            () if same else tuple(sorted(shared | _asked(rule))) for rule, same in zip(self.rules, alike, strict=True)
-        ]
-        ways = [way[:place] for place in range(len(self.rules)) for way in (start, end)]
-        self._climbs = {self._key(way): rungs for way, rungs in zip(ways, chain(*seen), strict=True)}
+        seen: list[list[list[Rung]]] = []
+        for place, read in enumerate(self._read):
+            none = (0,) * place
+            alone = [
+                (*none[:one], len(rungs), *none[one + 1 :])
+                for one, (rungs, *_) in enumerate(seen)
+                if rungs and not rungs[-1].changes.keys().isdisjoint(read)
+            ]
+            seen.append([self.rungs(before) for before in dict.fromkeys([none, *alone, end[:place]])])
         return seen
 
     def rungs(self, before: Way) -> list[Rung]:
         """How far the next rule can be taken after these."""
-        key = self._key(before)
-        if key not in self._climbs:
-            w = self.job(before)
-            self._climbs[key] = [] if w is None else self._climb(self.rules[len(before)], w)
-        return self._climbs[key]
+        taken = self.taken(before)
+        return [] if taken is None else self._rungs(len(before), taken.changes)
 
-    def _key(self, before: Way) -> Any:
-        """What decides how far the next rule can be taken."""
-        if self._read is None:
-            return before
-        place = len(before)
-        read = self._read[place]
-        return (place, *map((self.changes(before) or {}).get, read)) if read else place  # None: as the user has it
+    def _rungs(self, place: int, changes: Changes) -> list[Rung]:
+        """How far a rule can be taken after these changes; for most keys it does not matter how they are."""
+        key = (place, *map(changes.get, self._read[place]))  # None: as the user has it
+        rungs = self._climbs.get(key)
+        if rungs is None:
+            w = self._job(changes)
+            rungs = self._climbs[key] = [] if w is None else self._climb(self.rules[place], w)
+        return rungs
 
     def _climb(self, rule: Rule, w: Workload) -> list[Rung]:
         rungs: list[Rung] = []
-        so_far: dict[str, Any] = {}
+        so_far: Changes = {}
         spent: list[Cost] = []
         while len(rungs) < MOST_RUNGS and self._applies(rule, w):
             settings = REMEDIES[rule.remedy](w)
@@ -102,7 +108,9 @@ class Space:
                 new = changed(w, changes, self._resolve)
                 if not isinstance(new, str):
                     last = new, cost(rule, changes, w, new)
-                    rungs.append(Rung({**so_far, **changes}, together([*spent, last[1]])))
+                    spent_so_far = together([*spent, last[1]])
+                    worth = price(spent_so_far, len(rungs) + 1, rule.cost.changes_result)
+                    rungs.append(Rung({**so_far, **changes}, spent_so_far, worth))
             if last is None:
                 break
             w, so_far, spent = last[0], rungs[-1].changes, [*spent, last[1]]
@@ -115,46 +123,83 @@ class Space:
             host = estimate.host.bytes if estimate and estimate.host else 0
         return rule.applies(facts(w, fits=False, past=0, host_bytes=host))
 
-    def changes(self, way: Way) -> dict[str, Any] | None:
-        """What the way changes; None where a rule cannot be taken so far."""
-        if way not in self._changes:
-            before, rung = way[:-1], way[-1]
-            found = self.changes(before)
-            if found is not None and rung:
-                rungs = self.rungs(before)
-                found = {**found, **rungs[rung - 1].changes} if rung <= len(rungs) else None
-            self._changes[way] = found
-        return self._changes[way]
+    def taken(self, way: Way) -> Taken | None:
+        """What the way does; None where a rule cannot be taken so far."""
+        if way not in self._ways:
+            rungs: list[tuple[int, Rung]] = []
+            changes: Changes = {}
+            for place, number in enumerate(way):
+                if number:
+                    there = self._rungs(place, changes)
+                    if number > len(there):
+                        self._ways[way] = None
+                        return None
+                    rungs.append((place, there[number - 1]))
+                    changes = {**changes, **there[number - 1].changes}
+            self._ways[way] = Taken(rungs, changes)
+        return self._ways[way]
 
-    def job(self, way: Way) -> Workload | None:
-        """Where the way leads; None where a rule cannot be taken so far, or not beside the others."""
-        if way not in self._jobs:
-            changes = self.changes(way)
-            if changes == {}:
-                self._jobs[way] = self.w
-            else:
-                new = "" if changes is None else changed(self.w, changes, self._resolve)
-                self._jobs[way] = None if isinstance(new, str) else new
-        return self._jobs[way]
+    def highest(self, most: Way) -> Way:
+        """Every rule as far as it can be taken up to ``most``, one after the other."""
+        way = list(most)
+        rungs: list[tuple[int, Rung]] = []
+        changes: Changes = {}
+        for place, limit in enumerate(most):
+            if limit:
+                there = self._rungs(place, changes)
+                way[place] = number = min(limit, len(there))
+                if number:
+                    rungs.append((place, there[number - 1]))
+                    changes = {**changes, **there[number - 1].changes}
+        highest = tuple(way)
+        self._ways.setdefault(highest, Taken(rungs, changes))
+        return highest
 
     def reached(self, way: Way) -> int:
         """How many of its rules can be taken as far as the way says."""
-        return next((place for place in range(len(way)) if self.changes(way[: place + 1]) is None), len(way))
+        return next((place for place in range(len(way)) if self.taken(way[: place + 1]) is None), len(way))
 
-    def taken(self, way: Way) -> list[tuple[int, Rung]]:
-        """The rules of a way that leads somewhere, each with its rung."""
-        return [(place, self.rungs(way[:place])[rung - 1]) for place, rung in enumerate(way) if rung]
+    def job(self, way: Way) -> Workload | None:
+        """Where the way leads; None where a rule cannot be taken so far, or not beside the others."""
+        taken = self.taken(way)
+        return None if taken is None else self._job(taken.changes)
+
+    def _job(self, changes: Changes) -> Workload | None:
+        if not changes:
+            return self.w
+        key = frozenset(changes.items())
+        if key not in self._jobs:
+            new = changed(self.w, changes, self._resolve)
+            self._jobs[key] = None if isinstance(new, str) else new
+        return self._jobs[key]
 
     def price(self, way: Way) -> Price:
-        """What the way costs in truth: its rungs, and whether all of them together change what is learned."""
-        w = self.job(way)
-        assert w is not None
-        return in_all(((self.rules[place], rung.cost, way[place]) for place, rung in self.taken(way)), self.w, w)
+        """What a way that can be taken costs in truth: its rungs, and whether all of them together change what is learned."""
+        taken, w = self.taken(way), self.w
+        assert taken is not None
+        gpus, batch, accumulation = (taken.changes.get(key, getattr(w, key)) for key in ("gpus", "batch", "accumulation"))
+        ranks = gpus // (w.tp * w.pp * w.cp)  # as for Workload.global_batch, without deciding the rest of the job
+        growth = batch * accumulation * ranks / w.global_batch if w.task == "train" else 1.0
+        return in_all((rung.price for _, rung in taken.rungs), gpus - w.gpus, growth)
+
+    def prices(self, way: Way) -> list[Price]:
+        """What each rule of a way that can be taken costs."""
+        taken = self.taken(way)
+        assert taken is not None
+        return [rung.price for _, rung in taken.rungs]
 
     def estimate(self, way: Way) -> Estimate | None:
         """None for a way that leads nowhere, or to a job that cannot be estimated."""
-        w = self.job(way)
-        return None if w is None else self._estimated(w)
+        if way not in self._by_way:
+            w = self.job(way)
+            self._by_way[way] = None if w is None else self._estimated(w)
+        return self._by_way[way]
+
+    def state(self, way: Way) -> State:
+        """Where a way leads that leads somewhere, with its estimate; an empty one where there is none."""
+        w, estimate = self.job(way), self.estimate(way)
+        assert w is not None
+        return State(w, estimate or Estimate(0, 0, 0, 0, 0, False, None, {}, ()))
 
     def _estimated(self, w: Workload) -> Estimate | None:
         key = job_key(w)
@@ -164,6 +209,11 @@ class Space:
             except RequestError:
                 self._estimates[key] = None
         return self._estimates[key]
+
+    @property
+    def estimated(self) -> int:
+        """How many jobs were estimated."""
+        return len(self._estimates)
 
     def fits(self, way: Way) -> bool:
         """Whether the way leads to a job that fits."""
@@ -175,23 +225,23 @@ class Space:
         estimate = self.estimate(way)
         if estimate is None:
             return inf, inf
-        host = estimate.host.bytes if estimate.host and self.w.host_ram is not None else 0
+        host = estimate.host.bytes if self.w.host_ram is not None and estimate.host else 0
         lacks = max(0, estimate.high_bytes - self._usable) + max(0, host - (self.w.host_ram or 0))
         return lacks, estimate.high_bytes
 
-    @property
-    def estimated(self) -> int:
-        """How many jobs were estimated."""
-        return len(self._estimates)
 
-    def highest(self, most: Way) -> Way:
-        """Every rule as far as it can be taken up to ``most``, one after the other."""
-        way: Way = ()
-        for limit in most:
-            way = (*way, min(limit, len(self.rungs(way))) if limit else 0)
-        return way
+@cache
+def _of_remedy(remedy: str, engine: str, ggml: bool) -> frozenset[str]:
+    """The keys that decide what a remedy offers and what the engine takes of it."""
+    own = set(KEYS_OF[remedy])
+    asked = [{key for one in pair.when for key in keys_of(one.fact)} for pair in pairs_of(engine, ggml)]
+    return frozenset(own.union(*(keys for keys in asked if keys & own)))
 
 
-def _asked(rule: Rule) -> set[str]:
-    """The keys of the job that the rule's conditions ask about."""
-    return {clause.condition.fact for clause in rule.clauses} & set(Workload._fields)
+def _read(rule: Rule, w: Workload) -> tuple[str, ...]:
+    """The keys that decide how far a rule can be taken, among those that another changes."""
+    facts = [clause.condition.fact for clause in rule.clauses]
+    if w.host_ram is not None and any(fact.startswith("host_") and fact != "host_layers" for fact in facts):
+        return CHANGED  # what a machine holds depends on all of them
+    read = _of_remedy(rule.remedy, w.engine.name, w.engine.ggml).union(*map(keys_of, facts))
+    return tuple(key for key in CHANGED if key in read)

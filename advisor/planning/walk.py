@@ -24,7 +24,7 @@ def walk(
     engine: Engine | None = None,
     first: Sequence[str] = (),
 ) -> Plan:
-    """The plan for a job: that it fits, the steps that make it fit, or what is missing.
+    """The plan for a job: that it fits, the steps that make it fit, or that they do not.
 
     ``first`` are rules that a diagnosis puts before the others, each as often as it applies.
     """
@@ -37,11 +37,7 @@ def walk(
     tools = Tools(resolve, estimate, engine, first)
     steps, skipped, last = all_steps(initial, tools)
     if not last.estimate.fits:
-        from advisor.planning.missing import missing as lacking
-
-        missing = lacking(initial, last, tools, lambda freed: all_steps(freed, tools)[2].estimate.fits)
-        told = _told("After every step", initial, last)
-        return _plan(initial, "does-not-fit", steps, skipped, missing=missing, notes=told)
+        return _plan(initial, "does-not-fit", steps, skipped, notes=_told("After every step", initial, last))
     from advisor.planning.pruning import without_needless
     from advisor.planning.snippets import agreed
 
@@ -213,7 +209,6 @@ def _plan(
     skipped: list[Skip] | None = None,
     *,
     final: Final | None = None,
-    missing: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Plan:
     w = initial.workload
@@ -230,6 +225,5 @@ def _plan(
         steps=tuple(steps or ()),
         skipped=tuple(skipped or ()),
         final=final,
-        missing=missing,
         notes=tuple(dict.fromkeys((*w.notes, *initial.estimate.notes, *notes, *_contradicted(w), *_of_software(w)))),
     )

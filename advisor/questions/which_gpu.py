@@ -12,8 +12,9 @@ from advisor.hardware import Gpu
 from advisor.job import Job
 from advisor.planning.describe import budget, describe_model
 from advisor.planning.dividing import doublings, on_gpus
-from advisor.planning.plan import plan
+from advisor.planning.plan import search_of
 from advisor.planning.pruning import without_needless
+from advisor.planning.routes import find_routes
 from advisor.planning.space import job_key
 from advisor.planning.steps import Estimator, Resolver, State, Tools
 from advisor.planning.walk import all_steps
@@ -222,12 +223,12 @@ def _planned(w: Workload, walked: list[Step], least: int, tools: Tools) -> tuple
 
 def _searched(w: Workload, resolve: Resolver, estimate: Estimator) -> Row | None:
     """The card after the steps that `advise` finds for it in another order, where it finds some."""
-    found = plan(w, estimate, resolve)
-    if found.final is None:
+    route = next((route for route, _ in find_routes(search_of(w, resolve, estimate), ["cheapest"])), None)
+    if route is None:
         return None
-    steps = [step for step in found.steps if step.needed]
-    changed = resolve(w.asked.with_changes(**_changes(steps)))
-    return _row(changed, estimate(changed), False, tuple(step.rule for step in steps), _changes(steps))
+    changes = _changes(route.steps)
+    changed = resolve(w.asked.with_changes(**changes))
+    return _row(changed, route.final.estimate, False, tuple(step.rule for step in route.steps), changes)
 
 
 def _changes(steps: Iterable[Step]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def missing(plan: Plan) -> list[str]:
         return []
     u = unit(plan)
     short = (("bytes", "on each GPU"), ("host_bytes", "in a machine's own memory"))
-    lines = [f"After every step {u.amount(size)} are still missing {where}." for key, where in short
+    lines = [f"At best {u.amount(size)} are still missing {where}." for key, where in short
              if (size := plan.missing.get(key))]  # fmt: skip
     if enough := plan.missing.get("gpus"):
         allowed = enough > plan.job["max_gpus"] and "gpus" not in plan.job["keep"]

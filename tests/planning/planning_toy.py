@@ -59,7 +59,7 @@ def toy_resolve(job: Job) -> Workload:
         optimizer=job.optimizer or "adamw", checkpointing=job.checkpointing or "none",
         attention="flash" if job.attention in (None, "auto", "sdpa") else job.attention, loss=job.loss or "plain",
         zero=job.zero or 0, sharding=job.sharding or "deepspeed", tp=tp, pp=pp, cp=cp, ep=job.ep or 1,
-        offload=job.offload or (), offload_layers=job.offload_layers, host_ram=None, engine_version=None, compile=False,
+        offload=job.offload or (), offload_layers=job.offload_layers, host_ram=job.host_ram, engine_version=None, compile=False,
         allocator=job.allocator or "default",
         estimator=job.estimator or "detailed", confidence=0.9, keep=job.keep or (),
         min_seq=job.min_seq or 1024, min_batch=job.min_batch or 1, policy="documented",

@@ -419,38 +419,6 @@ def test_a_plan_says_which_notes_are_of_the_planned_job():
     assert found.notes == ("a note", "batch 2", "After every step: batch 1")
 
 
-def test_what_is_missing_when_nothing_helps():
-    """How many bytes, and how many GPUs beyond max_gpus would do."""
-    found = plan(sized([({"gpus": 32}, 30)], 50), train="7b", max_gpus=4)
-    assert found.verdict == "does-not-fit"
-    assert found.exit_code == 3
-    assert found.final is None
-    assert found.missing == {"bytes": 11 * GIB, "host_bytes": 0, "gpus": 32, "keep": None, "limit": None}
-
-
-def test_no_number_of_gpus_may_do():
-    """Activations that never shrink: null."""
-    assert plan(sized([], 50), train="7b").missing == {
-        "bytes": 11 * GIB,
-        "host_bytes": 0,
-        "gpus": None,
-        "keep": None,
-        "limit": None,
-    }
-
-
-def test_the_first_kept_key_that_stands_in_the_way_is_named():
-    """Not ``seq``, which would not help, but ``optimizer``."""
-    found = plan(sized([({"optimizer": "sgd"}, 30)], 50), train="7b", keep="seq,optimizer,zero")
-    assert found.missing["keep"] == "optimizer"
-
-
-def test_kept_gpus_are_asked_about_below_max_gpus():
-    """The user kept one GPU; two would have done."""
-    found = plan(sized([({"gpus": 2}, 30)], 50), train="7b", keep="gpus")
-    assert found.missing == {"bytes": 11 * GIB, "host_bytes": 0, "gpus": 2, "keep": "gpus", "limit": None}
-
-
 def test_the_plan_describes_job_model_and_budget():
     """Everything that the JSON promises, in plain values."""
     found = plan(train="7b", gpus=2, batch=2).to_dict()

@@ -59,7 +59,7 @@ def test_speed_in_words(low: float, high: float, text: str) -> None:
 def test_an_unknown_number_of_gpus_or_key_is_not_promised() -> None:
     """`missing` names only what would have helped."""
     plan = HOPELESS._replace(missing={"bytes": GIB, "gpus": None, "keep": None})
-    assert steps.missing(plan) == ["After every step 1.00 GiB are still missing on each GPU."]
+    assert steps.missing(plan) == ["At best 1.00 GiB are still missing on each GPU."]
 
 
 def test_more_gpus_are_advised_only_where_a_limit_can_be_lifted() -> None:
