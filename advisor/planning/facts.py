@@ -94,6 +94,7 @@ WORKED_OUT: dict[str, Worked] = {
     "masters": Worked(
         bool, "16-bit weights have fp32 masters beside them here", lambda w: keeps_masters(w._replace(precision="bf16"))
     ),
+    "fused_step": Worked(bool, "the engine's own AdamW is a fused kernel", lambda w: w.engine.fused_step),
     "optimizer_bits8": Worked(bool, "the optimizer's state is in 8 bits", lambda w: OPTIMIZERS[w.optimizer].bits8),
     "optimizer_paged": Worked(
         bool, "the optimizer's state is paged between card and host", lambda w: not OPTIMIZERS[w.optimizer].on_device

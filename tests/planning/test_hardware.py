@@ -211,3 +211,20 @@ def test_every_engine_that_the_file_of_abilities_names_exists() -> None:
     from advisor.planning.abilities import _all
 
     assert set(_all()) <= set(ENGINES)
+
+
+@pytest.mark.parametrize("engine", ["deepspeed", "megatron", "torchtune", "torchtitan", "axolotl"])
+def test_an_engine_whose_adamw_is_fused_is_not_told_to_fuse_it(engine: str) -> None:
+    """DeepSpeed 0.19.8 runtime/engine.py, Megatron-LM d98e8a64 core/optimizer/__init__.py, torchtune's and axolotl's configurations,
+    torchtitan's OptimizersContainer: nothing would change."""
+    w = resolve(Job(gpu="a100-80", train="llama-3.1-8b", engine=engine))
+    assert "T9" not in {rule for rule, _ in proposals(w)}
+    plan = advise(gpu="a100-80", train="llama-3.1-8b", engine=engine, free="20GiB", max_gpus=1)
+    assert "T9" not in {step.rule for step in plan.steps}
+
+
+def test_an_engine_whose_adamw_is_the_plain_one_is_told_to_fuse_it() -> None:
+    """A bare loop and LitGPT's fine-tuning (finetune/full.py) make torch.optim.AdamW without fused; so did axolotl 0.7.1 (adamw_hf)."""
+    for keys in ({"engine": "transformers"}, {"engine": "litgpt"}, {"engine": "axolotl", "engine_version": "0.7.1"}):
+        w = resolve(Job(gpu="a100-80", train="llama-3.1-8b", **keys))
+        assert "T9" in {rule for rule, _ in proposals(w)}
