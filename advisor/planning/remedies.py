@@ -137,7 +137,10 @@ def plain_sgd(w: Workload) -> Settings:
 
 
 def mixed_precision(w: Workload) -> Settings:
-    return [{"precision": "bf16-mixed" if w.gpu.bf16 else "fp16-mixed"}]
+    """Under autocast; then 16-bit weights beside fp32 masters, where the engine keeps these."""
+    half = "bf16" if w.gpu.bf16 else "fp16"
+    autocast, masters = {"precision": f"{half}-mixed"}, {"precision": half}
+    return [autocast, masters] if w.engine.masters else [autocast]
 
 
 def more_gpus(w: Workload) -> Settings:

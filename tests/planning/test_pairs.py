@@ -111,6 +111,25 @@ def test_the_reason_stands_in_the_plan() -> None:
     assert (plan.final.job["sharding"], plan.final.job["gpus"]) == ("fsdp", 4)
 
 
+@pytest.mark.parametrize(
+    ("keys", "rule", "precision"),
+    [
+        ({"engine": "torchtune"}, "T14", "bf16"),
+        ({"engine": "axolotl"}, "T14", "bf16"),
+        ({"engine": "megatron", "batch": 8}, "T5", "bf16"),
+        ({"engine": "megatron", "batch": 8, "gpu": "v100-32"}, "T5", "fp16"),
+        ({"engine": "deepspeed", "batch": 8}, "T5", "bf16-mixed"),
+    ],
+)
+def test_from_fp32_an_engine_takes_the_16_bits_that_it_has(keys: dict[str, Any], rule: str, precision: str) -> None:
+    """torchtune 0.6.1 has no autocast, so its dtype becomes bf16; Megatron-LM's --bf16 and --fp16 keep fp32 masters beside."""
+    asked = {"gpu": "a100-40", "train": "llama-3.2-1b", "precision": "fp32", "seq": 1024, "max_gpus": 1, **keys}
+    plan = advise(**asked, free="27GiB" if "batch" in keys else "17GiB", keep="optimizer,batch,checkpointing")
+    steps = {step.rule: step for step in plan.steps}
+    assert steps[rule].change == {"precision": ("fp32", precision)}
+    assert keys["engine"] in steps[rule].how
+
+
 @pytest.mark.parametrize("pair", pairs(), ids=lambda pair: pair.name)
 def test_a_pair_says_where_it_was_read(pair: Any) -> None:
     """A version, a commit or an issue stands in the source."""

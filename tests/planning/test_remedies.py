@@ -37,6 +37,7 @@ from advisor.planning.remedies import (
     weight_bits,
 )
 from advisor.vocabulary import QUANTIZATIONS
+from advisor.workload import resolve
 
 
 def train(**keys):
@@ -193,6 +194,12 @@ def test_mixed_precision_is_what_the_card_can_do():
     """T5: a V100 has no bf16."""
     assert mixed_precision(train(precision="fp32")) == [{"precision": "bf16-mixed"}]
     assert mixed_precision(train(precision="fp32", gpu="old")) == [{"precision": "fp16-mixed"}]
+
+
+def test_fp32_masters_beside_16_bit_weights_are_mixed_precision_too():
+    """T5: what Megatron-LM's --bf16 does, after autocast, which DeepSpeed has as well."""
+    keys = {"gpu": "a100-40", "train": "llama-3.1-8b", "precision": "fp32", "engine": "megatron"}
+    assert mixed_precision(resolve(Job(**keys))) == [{"precision": "bf16-mixed"}, {"precision": "bf16"}]
 
 
 @pytest.mark.parametrize(
