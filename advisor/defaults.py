@@ -45,7 +45,7 @@ def decide(job: Job) -> Workload:
         notes.append(f"What the job says, or is assumed above, goes before {engine.name}'s own defaults.")
     parallel = _parallel(job, task, gpu, engine, model)
     _check_cache(job, task, engine)
-    precision = _precision(job, task, gpu, model, notes)
+    precision = _precision(job, task, gpu, engine, model, notes)
     method, quantization = _method(job, task, engine, model, notes)
     loss = _loss(job, engine, method, objective)
     seq = job.seq or min(2048 if task == "train" else 4096, model.max_context or 2**31)
@@ -255,7 +255,7 @@ def _free(job: Job, gpu: Gpu) -> int | None:
     return job.free
 
 
-def _precision(job: Job, task: str, gpu: Gpu, model: Model, notes: list[str]) -> str:
+def _precision(job: Job, task: str, gpu: Gpu, engine: Engine, model: Model, notes: list[str]) -> str:
     if job.precision is not None:
         if job.precision.startswith("bf16") and not gpu.bf16:
             notes.append(
@@ -265,14 +265,23 @@ def _precision(job: Job, task: str, gpu: Gpu, model: Model, notes: list[str]) ->
     if task == "train":
         if gpu.bf16:
             return "bf16"
-        notes.append(f"{gpu.name} has no bf16, so fp16-mixed is assumed.")
-        return "fp16-mixed"
+        precision = _without_bf16(job, engine)
+        because = "" if precision == "fp16-mixed" else f": {engine.name} has no fp16-mixed for this job"
+        notes.append(f"{gpu.name} has no bf16, so {precision} is assumed{because}.")
+        return precision
     if model.dtype == "fp32" and (job.quantization or model.quantization) not in (None, "none"):
         return "bf16" if gpu.bf16 else "fp16"  # what quantization leaves alone is 16-bit
     if model.dtype == "bf16" and not gpu.bf16:
         notes.append(f"{gpu.name} has no bf16, so fp16 is assumed.")
         return "fp16"
     return model.dtype
+
+
+def _without_bf16(job: Job, engine: Engine) -> str:
+    """What the engine trains in where there is no bf16."""
+    if job.method in (None, "full"):
+        return (not job.zero and engine.without_bf16_full) or engine.without_bf16
+    return (job.method == "qlora" and engine.without_bf16_kbit) or engine.without_bf16
 
 
 def _method(job: Job, task: str, engine: Engine, model: Model, notes: list[str]) -> tuple[str, str]:

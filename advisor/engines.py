@@ -47,6 +47,9 @@ class Engine(NamedTuple):
     outputs_fp32: bool = False  # logits are copied to fp32 on their way out of the model
     fused_step: bool = False  # its AdamW is the fused kernel, which needs no copy of the gradients
     masters: bool = False  # fp32 masters of 16-bit trained weights, without ZeRO too
+    without_bf16: Literal["fp16-mixed", "fp16", "fp32"] = "fp16-mixed"  # what it trains in on a card without bf16,
+    without_bf16_full: Literal["fp16-mixed", "fp16", "fp32"] | None = None  # all weights, without ZeRO and FSDP, if another,
+    without_bf16_kbit: Literal["fp16-mixed", "fp16", "fp32"] | None = None  # and adapters beside k-bit weights
     fp32_gradients: bool = False  # gradients are summed in fp32 buffers that are there all the time
     reduces_late: bool = False  # with FSDP, gradients are reduced and sharded in the last micro-step only, and whole until then
     bucket_elements: int = 200_000_000  # of ZeRO's reduce buckets

@@ -8,6 +8,7 @@ import pytest
 
 from advisor.errors import RequestError
 from advisor.job import Job
+from advisor.planning import pairs
 from advisor.workload import Workload, resolve
 
 
@@ -47,6 +48,29 @@ def test_a_card_without_bf16_trains_in_fp16() -> None:
     run = decided(gpu="v100-16", train=None, infer="llama-3.1-8b")
     assert (trained.precision, run.precision) == ("fp16-mixed", "fp16")
     assert any("no bf16" in note for note in trained.notes)
+
+
+@pytest.mark.parametrize(
+    ("keys", "precision"),
+    [
+        ({"engine": "torchtune"}, "fp32"),  # torchtune 0.6.1, recipes/full_finetune_single_device.py:65-69
+        ({"engine": "torchtune", "method": "lora"}, "fp32"),
+        ({"engine": "torchtitan", "gpus": 2, "zero": 3}, "fp32"),  # torchtitan b5bcd76c, config/configs.py:94
+        ({"engine": "axolotl"}, "fp32"),  # axolotl 0.19.0, utils/config/__init__.py:194-199
+        ({"engine": "axolotl", "method": "lora"}, "fp16-mixed"),  # the adapters are fp32
+        ({"engine": "axolotl", "gpus": 2, "zero": 3}, "fp16-mixed"),
+        ({"engine": "megatron"}, "fp16"),  # beside fp32 masters
+        ({"engine": "litgpt", "method": "lora"}, "fp16-mixed"),
+        ({"engine": "litgpt", "method": "qlora"}, "fp16"),  # litgpt 0.5.13, finetune/lora.py:142-149
+    ],
+)
+def test_an_engine_without_fp16_mixed_precision_trains_in_what_it_has(keys: dict[str, Any], precision: str) -> None:
+    """On a T4 nothing is assumed that the engine refuses there, and a note says what is."""
+    w = decided(gpu="t4", **keys)
+    assert w.precision == precision
+    assert pairs.refused(w) == []
+    assert any(f"no bf16, so {precision} is assumed" in note for note in w.notes)
+    assert decided(gpu="a100-40", **keys).precision == "bf16"
 
 
 def test_attention_follows_card_type_and_heads() -> None:
