@@ -106,7 +106,7 @@ def test_a_case_holds_when_all_its_names_do() -> None:
 
 CASES = {
     "key": "gpus zero precision tp pp offload checkpointing sharding",
-    "value": "2 3 lora qlora int8 fp8 auto flash bf16 bf16-mixed fp16-mixed lion-8bit adamw-8bit paged-adamw paged-adamw-8bit",
+    "value": "2 3 lora qlora int8 fp8 auto flash bf16 fp16 bf16-mixed fp16-mixed lion-8bit adamw-8bit paged-adamw paged-adamw-8bit",
     "of the job": "8-bit 4-bit kv-8-bit kv-4-bit deepspeed fsdp fsdp-2 fsdp-3 deepspeed-2 deepspeed-3 all-weights adapters checkpointed"
     " optimizer-away parameters-away activations-away layers-away",
 }
