@@ -79,6 +79,9 @@ WORKED_OUT: dict[str, Worked] = {
     "takes_fsdp": Worked(
         bool, "the engine can be launched with FSDP instead of DeepSpeed", lambda w: abilities(w.engine.name).fsdp
     ),
+    "expands_segments": Worked(
+        bool, "the engine turns expandable segments on by itself", lambda w: abilities(w.engine.name).expands_segments
+    ),
     "generates": Worked(bool, "the model generates tokens, and so has a cache and a prompt", lambda w: w.model.generates),
     "full_attention": Worked(
         bool, "every layer of the model has attention over the whole sequence", lambda w: _is_full(w.model)

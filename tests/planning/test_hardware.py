@@ -206,7 +206,9 @@ def test_every_engine_that_the_file_of_abilities_names_exists() -> None:
     """With a source each; one that is not named has none."""
     for engine in ENGINES:
         known = abilities(engine)
-        assert known.source or not (known.weights or known.kv or known.prompt_in_pieces or known.deepspeed or known.fsdp)
+        assert known.source or not (
+            known.weights or known.kv or known.prompt_in_pieces or known.deepspeed or known.fsdp or known.expands_segments
+        )
     assert abilities("no such engine").source == ""
     from advisor.planning.abilities import _all
 
@@ -228,3 +230,14 @@ def test_an_engine_whose_adamw_is_the_plain_one_is_told_to_fuse_it() -> None:
     for keys in ({"engine": "transformers"}, {"engine": "litgpt"}, {"engine": "axolotl", "engine_version": "0.7.1"}):
         w = resolve(Job(gpu="a100-80", train="llama-3.1-8b", **keys))
         assert "T9" in {rule for rule, _ in proposals(w)}
+
+
+def test_an_engine_that_expands_segments_by_itself_is_not_told_to() -> None:
+    """axolotl 0.19.0 utils/__init__.py, torchtune 0.6.1 __init__.py and unsloth_zoo 2026.10.9 __init__.py set the environment."""
+    told = {
+        engine
+        for engine in ENGINES
+        if catalog.find_engine(engine).task != "infer"
+        and "T10" in {rule for rule, _ in proposals(resolve(Job(gpu="a100-80", train="llama-3.1-8b", engine=engine)))}
+    }
+    assert told == {"trainer", "transformers", "trl", "litgpt", "torchtitan", "llama-factory", "deepspeed", "megatron"}
