@@ -20,6 +20,7 @@ class Abilities(NamedTuple):
     prompt_in_pieces: bool = False  # reads a long prompt in pieces by itself
     deepspeed: bool = False  # zero and offload are written in DeepSpeed's configuration
     fsdp: bool = False  # can be launched with FSDP instead
+    checkpoints_over_gpus: bool = False  # recomputes activations on several GPUs, in every case
     expands_segments: bool = False  # turns PyTorch's expandable segments on by itself
     source: str = ""
 

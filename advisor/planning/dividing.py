@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advisor.memory.sharding import undivided
+from advisor.planning.abilities import abilities
 
 if TYPE_CHECKING:
     from advisor.model import Model
@@ -14,10 +15,15 @@ Changes = dict[str, Any]
 
 
 def spread(w: Workload, gpus: int) -> Changes:
-    """The job over so many GPUs, everything sharded; the batch of each stays, the steps of accumulation shrink."""
+    """The job over so many GPUs, everything sharded; the batch of each stays, the steps of accumulation shrink.
+
+    What the engine turns on by itself with several GPUs comes along.
+    """
     changes = {"zero": 3, "accumulation": _accumulation(w, gpus // (w.tp * w.pp * w.cp)), **with_gpus(w, gpus)}
     if "accumulation" in w.keep:
         del changes["accumulation"]
+    if gpus > 1 and abilities(w.engine.name).checkpoints_over_gpus:
+        changes["checkpointing"] = "full"
     return {key: value for key, value in changes.items() if value != getattr(w, key)}
 
 

@@ -39,6 +39,7 @@ MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "litgpt-quantized-fp16-mixed": ({**LITGPT, "precision": "fp16-mixed", "method": "lora"}, {"method": "qlora"}),
     "litgpt-quantized-other-optimizer": ({**LITGPT, "method": "qlora"}, {"optimizer": "adamw-8bit"}),
     "litgpt-checkpointing-on-one-gpu": (LITGPT, {"checkpointing": "full"}),
+    "litgpt-several-gpus-without-checkpointing": (LITGPT, {"gpus": 2}),
     "litgpt-full-chunked-loss": (LITGPT, {"loss": "chunked"}),
     "litgpt-offloaded-activations": (LITGPT, {"offload": ("activations",)}),
     "litgpt-offloaded-parameters": ({**LITGPT, "gpus": 2, "zero": 3}, {"offload": ("parameters",)}),
@@ -115,6 +116,15 @@ def test_the_reason_stands_in_the_plan() -> None:
     assert reasons["T6"].startswith("LLaMA-Factory refuses pure_bf16 with ZeRO-3")
     assert plan.final is not None
     assert (plan.final.job["sharding"], plan.final.job["gpus"]) == ("fsdp", 4)
+
+
+def test_litgpt_checkpoints_with_the_second_gpu() -> None:
+    """FSDPStrategy(activation_checkpointing_policy={Block}) (litgpt 0.5.13, finetune/full.py:108): the step says so, and costs it."""
+    plan = advise(gpu="rtx-4090", train="llama-3.1-8b", engine="litgpt", max_gpus=4)
+    first = next(step for step in plan.steps if step.rule == "T6")
+    assert first.change["checkpointing"] == ("none", "full")
+    assert first.cost.speed_high == 1.26
+    assert next(skip for skip in plan.skipped if skip.rule == "T1").reason.startswith("LitGPT has no flag for checkpointing")
 
 
 @pytest.mark.parametrize(
