@@ -40,7 +40,7 @@ def speed(rule: Rule, changes: dict[str, Any], w: Workload) -> Speed:
     written = rule.cost.speed
     if not isinstance(written, dict):
         return written
-    found = chosen(written, changed(changes, w))
+    found = chosen(written, changed(changes, w) | standing(w))
     assert found is not None, f"{rule.id} has no cost for {changes}"
     return found
 
