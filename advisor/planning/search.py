@@ -8,17 +8,18 @@ fails, where there are millions of ways, and all searches for one job share what
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
-from functools import reduce
+from collections.abc import Callable, Iterable
 from operator import le
 from typing import Any
 
 from advisor.planning.least import Least
 from advisor.planning.prices import Price, both
-from advisor.planning.space import Rung, Space, Way
+from advisor.planning.space import Space, Way
 from advisor.planning.steps import State
+from advisor.planning.tariff import Tariff
 
 Order = Callable[[Price], tuple[Any, ...]]
+Places = Iterable[tuple[int, int]]  # each with a rung
 MOST_WAYS = 3000  # popped in one search
 MOST_ESTIMATES = 600  # of one job: a bound for the time, ten times what the benchmark's jobs need
 
@@ -28,42 +29,18 @@ class Search:
 
     def __init__(self, space: Space) -> None:
         self.space = space
-        self.top, self._prices, self._repairing = self._survey()
+        self._tariff = Tariff(space)
+        self._least = Least(space)
         self._failed: list[Way] = []
         self._fitting: list[Way] = []
-        self._cheaper = [
-            [rung for rung in range(1, len(prices)) if not all(map(le, prices[rung - 1], prices[rung]))]
-            for prices in self._prices
-        ]
-        self._least_memory = Least(space)
-
-    def _survey(self) -> tuple[Way, list[list[Price]], list[int]]:
-        """How far each rule goes, at least what each rung costs, and the rules that change how the global batch is made up."""
-        w = self.space.w
-        batch = min(
-            [w.batch, *(rung.changes.get("batch", w.batch) for seen in self.space.seen for rungs in seen for rung in rungs)]
-        )
-
-        def least(rung: Rung) -> Price:  # a batch that small on so many GPUs is more than the global batch was
-            grows = w.task == "train" and batch * (w.gpus + rung.price.gpus) // (w.tp * w.pp * w.cp) > w.global_batch
-            return rung.price._replace(learned=rung.price.learned or (grows and rung.price.gpus > 0))
-
-        prices: list[list[Price]] = []
-        repairing = []
-        for place, seen in enumerate(self.space.seen):
-            alike = [[rungs[number] for rungs in seen if number < len(rungs)] for number in range(max(map(len, seen)))]
-            prices.append([Price(), *(_least(map(least, rungs)) for rungs in alike)])
-            if any({"batch", "accumulation"} & rung.changes.keys() for rungs in alike for rung in rungs):
-                repairing.append(place)
-        return tuple(len(each) - 1 for each in prices), prices, repairing
 
     def nearest(self) -> State:
         """Where the way that needs least memory leads."""
-        return self.space.state(self._least_memory.of(self.top))
+        return self.space.state(self._least.of(self._tariff.top))
 
     def any_fits(self) -> bool:
         """Whether any way at all fits."""
-        return self._fits(self._least_memory.of(self.top))
+        return self._fits(self._least.of(self._tariff.top))
 
     def can_fit(self, most: Way) -> bool:
         """Whether any way up to ``most`` fits."""
@@ -81,11 +58,11 @@ class Search:
 
     def _taken_further(self, way: Way, order: Order) -> Way:
         """A way that fails, taken as far as it still fails, by the cheaper rungs first."""
-        rungs = [(place, rung) for place, top in enumerate(self.top) for rung in range(way[place] + 1, top + 1)]
-        rungs.sort(key=lambda each: (order(self._prices[each[0]][each[1]]), each))
+        rungs = [(place, rung) for place, top in enumerate(self._tariff.top) for rung in range(way[place] + 1, top + 1)]
+        rungs.sort(key=lambda each: (order(self._tariff.prices[each[0]][each[1]]), each))
         while True:
             further = self._extended(way, rungs)
-            if further == way or not self._fits(self._least_memory.of(further)):
+            if further == way or not self._fits(self._least.of(further)):
                 return further
 
     def _extended(self, way: Way, rungs: list[tuple[int, int]]) -> Way:
@@ -101,61 +78,50 @@ class Search:
 
     def cheapest(self, order: Order, allowed: Callable[[Price], bool] = lambda _: True) -> Way | None:
         """The first way in this order that fits, made of rungs that are allowed; None where there is none."""
-        top = tuple(
-            _reach([each._replace(learned=rule.cost.changes_result) for each in prices[1:]], allowed)
-            for rule, prices in zip(self.space.rules, self._prices, strict=True)
-        )
-        if not self.can_fit(top) and not self._fits(self._least_memory.of(top)):
+        top = self._tariff.reach(allowed)
+        if not self.can_fit(top) and not self._fits(self._least.of(top)):
             self._failed.append(top)
             return None
         start: Way = (0,) * len(top)
         heap: list[tuple[tuple[Any, ...], bool, Way, Price]] = [(order(Price()), False, start, Price())]
         seen = {start}
+        beyond: dict[Way, Places] = {}  # of what failed: the rungs that are next after it
         for _ in range(MOST_WAYS):
             if not heap or self.space.estimated > MOST_ESTIMATES:
-                return None
+                break
             first, certain, way, least = heapq.heappop(heap)
-            further: Iterable[tuple[int, int]]  # places, each with the rung that is next there
+            further: Places
             failed = next((failed for failed in self._failed if _is_below(way, failed)), None)
             if failed is not None:
-                further = enumerate(rung + 1 for rung in failed)
+                if failed not in beyond:
+                    beyond[failed] = [(place, rung) for place, rung in self._tariff.after(failed) if rung <= top[place]]
+                further = beyond[failed]
             elif self.space.taken(way) is None:  # a rule that applies only after others, or not beside them
-                further = enumerate(rung + 1 for rung in way[: self.space.reached(way)])
+                further = self._tariff.after(way[: self.space.reached(way)])
             elif not certain and (true := order(self.space.price(way))) != first:
                 heapq.heappush(heap, (true, True, way, least))
-                further = [(place, way[place] + 1) for place in self._repairing]
+                further = [(place, rung) for place, rung in self._tariff.after(way) if place in self._tariff.repairing]
             elif self._fits(way):
                 if all(map(allowed, self.space.prices(way))):
                     return way
-                further = enumerate(rung + 1 for rung in way)  # here a rung costs more than elsewhere
+                further = self._tariff.after(way)  # here a rung costs more than elsewhere
             else:
                 if not self.can_fit(way):
                     self._failed.append(self._taken_further(way, order))
                     heapq.heappush(heap, (first, certain, way, least))
                     continue
-                further = enumerate(rung + 1 for rung in way)
-            for place, rung in self._with_cheaper(further):
+                further = self._tariff.after(way)
+            for place, rung in further:
                 if rung <= top[place] and (other := _with(way, place, rung)) not in seen:
                     seen.add(other)
-                    costs = self._least(other) if way[place] else both(least, self._prices[place][rung])
+                    costs = self._tariff.of(other) if way[place] else both(least, self._tariff.prices[place][rung])
                     heapq.heappush(heap, (order(costs), False, other, costs))
-        return None
+        return self._cheapest_known(order, allowed)
 
-    def _with_cheaper(self, further: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """The rungs, and those beyond them that cost less in something: they would not be come to by way of dearer ones."""
-        for place, rung in further:
-            yield place, rung
-            for cheaper in self._cheaper[place]:
-                if cheaper > rung:
-                    yield place, cheaper
-
-    def _least(self, way: Way) -> Price:
-        """At least what the way costs."""
-        return reduce(both, (prices[rung] for prices, rung in zip(self._prices, way, strict=True) if rung), Price())
-
-
-def _least(prices: Iterable[Price]) -> Price:
-    return Price._make(map(min, zip(*prices, strict=True)))
+    def _cheapest_known(self, order: Order, allowed: Callable[[Price], bool]) -> Way | None:
+        """Where a search ends before it has found the cheapest: the one that has come up."""
+        known = [way for way in self._fitting if all(map(allowed, self.space.prices(way)))]
+        return min(known, key=lambda way: (order(self.space.price(way)), way), default=None)
 
 
 def _all_with(way: Way, rungs: list[tuple[int, int]]) -> Way:
@@ -171,8 +137,3 @@ def _with(way: Way, place: int, rung: int) -> Way:
 
 def _is_below(way: Way, other: Way) -> bool:
     return all(map(le, way, other))
-
-
-def _reach(prices: list[Price], allowed: Callable[[Price], bool]) -> int:
-    """How many rungs there are before the first that is not allowed."""
-    return next((rung for rung, price in enumerate(prices) if not allowed(price)), len(prices))
