@@ -3,8 +3,8 @@
     python benchmarks/startup.py [PAIRS]
 
 Prints, for some commands, the median over interleaved pairs of whole processes on a warm file cache, and the ratio of
-the two medians. The command is to take at most 1.5 times its imports; a plan, which searches for other ways as well, takes
-about twice them. Bytecode may be written, as an installed package has it. No test looks at a clock.
+the two medians. The command is to take at most 1.5 times as long as the packages that the owner gave take to import, of which
+it loads only what it needs. Bytecode may be written, as an installed package has it. No test looks at a clock.
 """
 
 from __future__ import annotations
