@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from advisor.errors import RequestError
-from advisor.model import Head, Model
+from advisor.memory import sound
+from advisor.model import Audio, Head, Model
 from advisor.workload import Workload
 
 OBJECTIVES: dict[Head, str] = {
@@ -27,10 +28,25 @@ def with_objective(model: Model, task: str) -> Model:
     return model._replace(ends=ends, notes=(*model.notes, note))
 
 
+def _audio(model: Model) -> Audio | None:
+    return model.ends.audio if model.ends else None
+
+
+def seconds(audio: Audio) -> float:
+    """A frame is 160 samples of 16,000 a second (transformers 5.23 feature_extraction_whisper.py, hop_length)."""
+    return sound.FRAMES * audio.positions * 160 / 16_000
+
+
 def _lengths(w: Workload) -> str:
     """How many tokens go where."""
     if not w.source:
         return ""
+    if audio := _audio(w.model):
+        writes = "writes" if w.task == "infer" else "is taught"
+        return (
+            f"The encoder reads {seconds(audio):g} s of sound for each sequence, padded to {audio.positions:,} positions as the model"
+            f" fixes them, and the decoder {writes} {w.length:,} tokens (seq)."
+        )
     does = "reads" if w.task == "infer" else "sees"
     other = "writes" if w.task == "infer" else "is taught"
     how = "--prompt" if w.prompt < w.seq else "seq, for want of a shorter --prompt"
@@ -66,5 +82,7 @@ def _refuse(w: Workload) -> None:
         raise RequestError(f"loss: chunked losses are for decoders; {name} takes --loss plain")
     if w.checkpointing == "selective":
         raise RequestError(f"checkpointing: selective is not worked out for {name}; full is")
+    if (audio := _audio(w.model)) and w.prompt < w.seq:
+        raise RequestError(f"prompt: {name} reads {seconds(audio):g} s of sound, whatever is written; the decoder's tokens are --seq")
     if not w.model.is_encoder_decoder and w.prompt < w.seq:
         raise RequestError(f"prompt: {name} generates nothing; the length of its input is --seq")

@@ -131,6 +131,13 @@ def in_order(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 Head = Literal["causal-lm", "masked-lm", "sequence", "tokens", "pooler", "none"]
 
 
+class Audio(NamedTuple):
+    """Whisper: the encoder reads a spectrogram, through two convolutions of which the second makes one position of two frames."""
+
+    bins: int  # mel bins of a frame
+    positions: int  # of every sequence, however short its sound
+
+
 class Ends(NamedTuple):
     """What stands around the layers of an encoder, or of an encoder and a decoder; a decoder alone has none of it."""
 
@@ -148,6 +155,7 @@ class Ends(NamedTuple):
     scaled_head: bool = False  # T5 with a tied head: the last states are
     logits_bias: bool = False  # BART: a buffer is added to the logits
     loss_fp32: bool = False  # logits go to fp32 before the loss
+    audio: Audio | None = None  # what the encoder reads in place of tokens
     fp32_modules: tuple[str, ...] = ()  # T5: what transformers leaves fp32 in an fp16 model, and never quantizes
 
 

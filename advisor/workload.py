@@ -63,8 +63,12 @@ class Workload(NamedTuple):
 
     @property
     def source(self) -> int:
-        """Tokens of a sequence that an encoder reads for the decoder behind it; 0 where there are no two."""
-        return self.prompt if self.model.is_encoder_decoder else 0
+        """Tokens of a sequence that an encoder reads for the decoder behind it, or the positions of its sound, which the model
+        fixes; 0 where there are no two."""
+        ends = self.model.ends
+        if ends is None or not self.model.is_encoder_decoder:
+            return 0
+        return ends.audio.positions if ends.audio else self.prompt
 
     @property
     def length(self) -> int:

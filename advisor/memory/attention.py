@@ -33,9 +33,13 @@ def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str, memory:
         if a.output_gate:
             q, gate = ops.split(q, [a.query_width, a.query_width])
             gate = op([gate], gate.elements, gate.width, passes=True)  # every other piece of the projection, put side by side
+        if a.head_by_head:
+            q = ops.laid_out(ops.scaled(q))
         seen = x if memory is None else memory
-        k = net.linear(part + "k_proj", seen, a.kv_width, bias=a.bias)
+        k = net.linear(part + "k_proj", seen, a.kv_width, bias=a.bias and not a.unbiased_keys)
+        k = ops.laid_out(k) if a.head_by_head else k
         v = net.linear(part + "v_proj", seen, a.kv_width, bias=a.bias)
+        v = ops.laid_out(v) if a.head_by_head else v
         del seen
     if a.qk_norm:
         head_norm = {"layer": "layer-plain", "none": "rms"}.get(norm, norm)
@@ -127,8 +131,8 @@ def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor, bias: Tensor
     out = op(inputs, per_token(value_width), q.width, saves, saves_output=True, scratch=travelling)
     del arriving
     if (
-        a.partial_rotary and kernel == "flash"
-    ):  # the kernel's output is laid out like the queries, head by head: o_proj gets a copy
+        a.partial_rotary or a.head_by_head
+    ) and kernel == "flash":  # the kernel's output is laid out like the queries, head by head: o_proj gets a copy
         return op([out], out.elements, out.width)
     return out
 

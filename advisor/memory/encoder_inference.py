@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from advisor.memory import encoders
-from advisor.memory.extent import NOTHING, Extent, add, size, times
+from advisor.memory import encoders, sound
+from advisor.memory.extent import NOTHING, Extent, add, size, times, total
 from advisor.memory.kv_cache import cache_bytes, cross_bytes, largest_layer
 from advisor.memory.losses import as_loss
 from advisor.memory.net import Net, Recipe
@@ -35,13 +35,13 @@ def _reading(w: Workload, rank: Rank) -> Parts:
     higher."""
     recipe, model = recipe_of(w), rank.model
     peak = reading_peak(w, rank)
-    parts = {"activations": size(peak.live, w.batch, w.prompt), "logits-and-loss": size(peak.loss, w.batch, w.prompt)}
+    parts = {"activations": size(peak.live, w.batch, _read(w)), "logits-and-loss": size(peak.loss, w.batch, _read(w))}
     parts["activations"] -= parts["logits-and-loss"]
     if not model.is_encoder_decoder:
         return parts
-    cache = cross_bytes(model, w.batch, w.prompt, w.kv_precision) + cache_bytes(model, w.batch, 1, w.kv_precision)
-    first = size(first_token_extent(recipe, model, w.prompt), w.batch, 1)
-    states = size(states_extent(recipe, model, w.prompt), w.batch, 1)
+    cache = cross_bytes(model, w.batch, w.source, w.kv_precision) + cache_bytes(model, w.batch, 1, w.kv_precision)
+    first = size(first_token_extent(recipe, model, w.source), w.batch, 1)
+    states = size(states_extent(recipe, model, w.source), w.batch, 1)
     last = {"kv-cache": cache, "activations": max(first, states)}
     if last_logits(w, rank) > first - states:
         last = {"kv-cache": cache, "activations": states, "logits-and-loss": last_logits(w, rank)}
@@ -49,7 +49,12 @@ def _reading(w: Workload, rank: Rank) -> Parts:
 
 
 def reading_peak(w: Workload, rank: Rank) -> Peak:
-    return max(reading_peaks(recipe_of(w), rank.model), key=lambda peak: size(peak.live, w.batch, w.prompt))
+    return max(reading_peaks(recipe_of(w), rank.model), key=lambda peak: size(peak.live, w.batch, _read(w)))
+
+
+def _read(w: Workload) -> int:
+    """Tokens or positions of a sequence in the encoder."""
+    return w.source or w.prompt
 
 
 @lru_cache(maxsize=256)
@@ -58,7 +63,7 @@ def reading_peaks(recipe: Recipe, model: Model) -> tuple[Peak, ...]:
     assert model.ends
     start = encoders.embedding_block(recipe, model, last=True, tied=False)
     shared = encoders.shared(recipe, model.layers[0], model.hidden, 0, checkpointed=False)
-    around = add(rotary_tables(recipe, model), add(shared.transient, start.with_forward))
+    around = total((rotary_tables(recipe, model), shared.transient, start.with_forward, start.kept))
     peaks = [*start.forward]
     for layer in dict.fromkeys(model.layers[: model.ends.encoder]):
         peaks += [Peak(add(around, peak.live)) for peak in cached_block(recipe, layer, model.hidden).forward]
@@ -67,7 +72,7 @@ def reading_peaks(recipe: Recipe, model: Model) -> tuple[Peak, ...]:
     x = tape.tensor(per_token(model.hidden), recipe.stream)
     if model.is_encoder_decoder:
         x = encoders.finish(net, model, model.ends, x)
-        return envelope([*peaks, *tape.take_peaks()])
+        return envelope([*peaks, *above(start.kept, tape.take_peaks())])
     _, out = encoders.head(net, model, model.ends, x)
     logits = out.storage.extent if model.has_lm_head else NOTHING
     last = tape.take_peaks()
@@ -79,15 +84,16 @@ def silent_peaks(recipe: Recipe, model: Model, source: int) -> tuple[Peak, ...]:
     """An evaluation's pass during training: nothing is kept, and the loss is computed."""
     assert model.ends
     read = recipe._replace(train=False, dropout=False)
-    start = encoders.embedding_block(read, model, last=True, tied=False)
 
-    def stack(layers: tuple[Layer, ...], others: int) -> list[Peak]:
+    def stack(layers: tuple[Layer, ...], others: int, *, last: bool = False) -> list[Peak]:
+        start = encoders.embedding_block(read, model, last=last, tied=False)
         about = encoders.shared(read, layers[0], model.hidden, others, checkpointed=False)
-        around = add(add(about.transient, about.kept), add(rotary_tables(read, model), start.with_forward))
+        beside = (about.transient, about.kept, rotary_tables(read, model), start.with_forward, start.kept)
+        around = total(beside)
         kinds = dict.fromkeys(layers)
         return above(around, (peak for layer in kinds for peak in unrecorded(read, layer, model.hidden, 0.0, others)[0]))
 
-    peaks, states = stack(model.layers[: model.ends.encoder], 0), NOTHING
+    peaks, states = stack(model.layers[: model.ends.encoder], 0, last=True), NOTHING
     if model.is_encoder_decoder:
         first = Block(NOTHING, NOTHING, tuple(peaks), (), NOTHING)
         states = states_extent(read, model, source)
@@ -109,17 +115,19 @@ def first_token_extent(recipe: Recipe, model: Model, source: int) -> Extent:
 
 
 def states_extent(recipe: Recipe, model: Model, source: int) -> Extent:
-    """What the encoder has made, which is held as long as there is something to generate."""
-    return (0, 0, 0, 0, 0, source * model.hidden * recipe.stream)
+    """What the encoder has made, which is held as long as there is something to generate, and the sound that it has read."""
+    assert model.ends
+    heard = sound.spectrogram_elements(model.ends.audio) if model.ends.audio else 0
+    return (0, 0, 0, 0, 0, (source * model.hidden + heard) * recipe.stream)
 
 
 def _writing(w: Workload, rank: Rank) -> Parts:
     """The last token: both caches and the encoder's states; beside them one layer's own keys, old and appended to, or the logits
     when all layers are done."""
-    cross = cross_bytes(rank.model, w.batch, w.prompt, w.kv_precision)
+    cross = cross_bytes(rank.model, w.batch, w.source, w.kv_precision)
     own = cache_bytes(rank.model, w.batch, w.length, w.kv_precision)
     copied = largest_layer(rank.model, w.batch, w.length, w.kv_precision) // 2
-    states = size(states_extent(recipe_of(w), rank.model, w.prompt), w.batch, 1)
+    states = size(states_extent(recipe_of(w), rank.model, w.source), w.batch, 1)
     logits = last_logits(w, rank)
     if logits > copied:
         return {"kv-cache": cross + own, "activations": states, "logits-and-loss": logits}
@@ -136,8 +144,9 @@ def kv_text(w: Workload, rank: Rank, phase: str) -> str:
     """The arithmetic of both caches."""
     tokens = 1 if phase == "prefill" else w.length
     own = cache_bytes(rank.model, w.batch, tokens, w.kv_precision)
-    cross = cross_bytes(rank.model, w.batch, w.prompt, w.kv_precision)
-    return f"{cross:,} B + {own:,} B: keys and values of the {w.prompt:,} tokens read, and of the {tokens:,} written"
+    cross = cross_bytes(rank.model, w.batch, w.source, w.kv_precision)
+    read = "positions heard" if rank.model.ends and rank.model.ends.audio else "tokens read"
+    return f"{cross:,} B + {own:,} B: keys and values of the {w.source:,} {read}, and of the {tokens:,} written"
 
 
 def activations_text(w: Workload, rank: Rank, phase: str) -> str:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.memory import operations as ops
+from advisor.memory import sound
 from advisor.memory.attention import INDEX
 from advisor.memory.extent import NOTHING, Extent, add, times
 from advisor.memory.net import Net, Recipe
@@ -115,6 +116,8 @@ def embedding_block(recipe: Recipe, model: Model, *, last: bool, tied: bool, che
     The table's gradient is as large as the table; where one waits already, the new one is added to it out of place, in a third.
     """
     assert model.ends
+    if last and model.ends.audio:
+        return sound.block(recipe, model, model.ends.audio, checkpointed=checkpointed)
     tape = Tape(grad=recipe.train, autocast=recipe.autocast)
     x, held = embed(Net(tape, recipe), model, model.ends, graded=checkpointed and not recipe.trainable)
     forward = tape.take_peaks()
@@ -141,8 +144,9 @@ def embedding_block(recipe: Recipe, model: Model, *, last: bool, tied: bool, che
 
 
 @lru_cache(maxsize=256)
-def memory_block(recipe: Recipe, model: Model) -> Block:
-    """The end of the encoder; what it makes stays to the end of the decoder's passes."""
+def memory_block(recipe: Recipe, model: Model, *, kept: bool = True) -> Block:
+    """The end of the encoder; what it makes stays to the end of the decoder's forward pass, and if it is ``kept`` in a graph, of its
+    backward pass."""
     assert model.ends
     tape = Tape(grad=recipe.train, autocast=recipe.autocast)
     x = tape.tensor(per_token(model.hidden), recipe.stream, needs_grad=True)
@@ -150,11 +154,12 @@ def memory_block(recipe: Recipe, model: Model) -> Block:
     forward = tape.take_peaks()
     node, output = made.node, made.storage.extent
     del x
-    kept = tape.live
+    to_the_end = tape.live
     tape.arriving = Storage(tape, output)
     del made
+    left = to_the_end if kept else add(tape.live, times(output, -1))
     run_backward(tape, node)
-    return Block(kept, kept, forward, tape.take_peaks(), tape.gradients)
+    return Block(to_the_end, left, forward, tape.take_peaks(), tape.gradients)
 
 
 class Shared(NamedTuple):

@@ -10,6 +10,7 @@ from advisor.memory import operations as ops
 from advisor.memory import state_space
 from advisor.memory.attention import attention, latent_attention
 from advisor.memory.feed_forward import experts, mlp, shares_tokens
+from advisor.memory.extent import times
 from advisor.memory.net import Net
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, Tensor, op
@@ -23,6 +24,8 @@ Branch = Callable[[Tensor], Tensor]
 def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropout: float = 0.0) -> Tensor:
     """One decoder layer."""
     net.own_names = dict(layer.names)
+    # The gradient of what is bounded lies as the stream does, channel by channel, and the last product takes a copy of it.
+    clamped = net.recipe.clamped and layer.cross is None
 
     def mix(inner: Tensor) -> Tensor:
         out = net.scattered(mixed(net.gathered(inner, hidden)))
@@ -50,7 +53,8 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
             return net.scattered(experts(net, layer.feed_forward, net.gathered(inner, hidden), hidden))
         assert isinstance(layer.feed_forward, Mlp)
         fed = mlp(net, layer.feed_forward, net.gathered(inner, hidden), hidden)
-        return ops.dropout(net.scattered(fed), residual_dropout)
+        fed = ops.dropout(net.scattered(fed), residual_dropout)
+        return op([fed], fed.elements, fed.width, view=True) if clamped else fed
 
     def norm(inner: Tensor) -> Tensor:
         return net.norm(layer.norm, inner, weights=hidden)
@@ -75,6 +79,9 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
         residual = norm(ops.plus(residual, inner)) if layer.arrangement == "after" else ops.plus(residual, inner)
         del inner
     net.held = None
+    if clamped:
+        masks = times(residual.elements, 2)  # of what lies above the one bound and below the other, a byte each
+        residual = op([residual], residual.elements, residual.width, [residual], scratch=masks)
     return residual
 
 

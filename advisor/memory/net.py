@@ -43,6 +43,7 @@ class Recipe(NamedTuple):
     routed_parts: int = 1  # the same of the tokens that go to experts, which are not cut then
     ring: bool = False  # keys and values go round the context-parallel ranks
     exchanged: bool = False  # tokens go to the ranks of their experts and come back
+    clamped: bool = False  # Whisper bounds what each layer of its encoder makes, where that is fp16
     fused: bool = False  # norms, rotary embedding, SwiGLU with the experts' weights, cross-entropy: a kernel each
 
     @property

@@ -47,6 +47,11 @@ def contiguous(x: Tensor) -> Tensor:
     return x if x.storage.extent == times(x.elements, x.width) else op([x], x.elements, x.width)
 
 
+def laid_out(x: Tensor) -> Tensor:
+    """The same laid out otherwise, in both directions: the gradient is a copy too."""
+    return op([x], x.elements, x.width)
+
+
 def scaled(x: Tensor) -> Tensor:
     """Times a number, or minus: a new tensor, nothing kept."""
     return op([x], x.elements, x.width)
@@ -206,10 +211,10 @@ def layer_norm(x: Tensor, weight: Parameter | None, bias: Parameter | None) -> T
     """The fused one: keeps its input, and mean and reciprocal deviation in fp32. Autocast runs it in fp32."""
     x = to(x, FP32) if x.tape.autocast else x
     moments = x.tape.tensor(spread(x, 2), FP32)
-    return op([x], x.elements, x.width, [x, moments], weight=_joined(weight, bias))
+    return op([x], x.elements, x.width, [x, moments], weight=joined_weights(weight, bias))
 
 
-def _joined(*weights: Parameter | None) -> Parameter | None:
+def joined_weights(*weights: Parameter | None) -> Parameter | None:
     """One parameter as large as several that one node makes the gradients of."""
     real = [w for w in weights if w is not None]
     return Parameter(sum(w.elements for w in real), real[0].width, real[0].trainable, real[0].added) if real else None
@@ -242,7 +247,7 @@ def linear(x: Tensor, weight: Parameter, out: int, bias: Parameter | None = None
         if weight.width == FP32:
             copy = cast_weight(x, weight)
             return op([x, copy], spread(x, out), HALF, [*saves, copy] if x.needs_grad else saves, weight=bias)
-    return op([x], spread(x, out), max(x.width, weight.width), saves, weight=_joined(weight, bias))
+    return op([x], spread(x, out), max(x.width, weight.width), saves, weight=joined_weights(weight, bias))
 
 
 def dequantized_linear(

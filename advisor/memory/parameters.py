@@ -19,9 +19,10 @@ from advisor.mixers import (
     ShortConvolution,
     StateSpace,
 )
-from advisor.model import Ends, Experts, Layer, Mlp, Model, Norm, SharedBlock
+from advisor.model import Audio, Ends, Experts, Layer, Mlp, Model, Norm, SharedBlock
 
-Kind = Literal["linear", "expert", "norm", "bias", "router", "embedding", "head", "other"]
+# frozen: what no method of training touches
+Kind = Literal["linear", "expert", "norm", "bias", "router", "embedding", "head", "other", "frozen"]
 
 
 class Weight(NamedTuple):
@@ -96,7 +97,9 @@ def _ends(model: Model, ends: Ends) -> Iterator[Weight]:
     if width != model.hidden:
         yield from _linear("project_in", model.hidden, width, bias=True)
     for stack in ("encoder", "decoder") if model.is_encoder_decoder else ("encoder",):
-        if model.positions:
+        if ends.audio and stack == "encoder":
+            yield from _of_sound(ends.audio, model.hidden)
+        elif model.positions:
             yield Weight(f"{stack}.embed_positions", model.positions, width, "embedding")
         if model.embedding_norm:
             yield from _norm(f"{stack}.embedding_norm", width, model.norm)
@@ -116,9 +119,16 @@ def _ends(model: Model, ends: Ends) -> Iterator[Weight]:
         yield Weight("classifier.bias", ends.labels, 1, "bias")
 
 
+def _of_sound(audio: Audio, hidden: int) -> Iterator[Weight]:
+    """Two convolutions over three frames each, and sinusoids in a table (modeling_whisper.py, WhisperEncoder)."""
+    yield from _convolution("conv1", hidden, 3 * audio.bins, bias=True)
+    yield from _convolution("conv2", hidden, 3 * hidden, bias=True)
+    yield Weight("encoder.embed_positions", audio.positions, hidden, "frozen")
+
+
 @lru_cache(maxsize=1024)
 def parameter_count(model: Model) -> int:
-    """Unique trainable parameters: a tied head counts once, buffers do not count."""
+    """Unique parameters: a tied head counts once, buffers do not count."""
     layers = sum(many * _elements(layer_weights(layer, model.hidden)) for layer, many in model.kinds)
     return layers + _elements(outer_weights(model)) + model.extra_parameters
 
@@ -221,7 +231,7 @@ def _attention(mixer: Attention, norm: Norm, hidden: int, part: str = "") -> Ite
         yield from _linear("qkv_proj", query_rows + 2 * kv, hidden, mixer.bias)
     else:
         yield from _linear(part + "q_proj", query_rows, hidden, mixer.bias)
-        yield from _linear(part + "k_proj", kv, hidden, mixer.bias)
+        yield from _linear(part + "k_proj", kv, hidden, mixer.bias and not mixer.unbiased_keys)
         yield from _linear(part + "v_proj", kv, hidden, mixer.bias)
     yield from _linear(part + "o_proj", hidden, query, mixer.out_bias)
     if mixer.qk_norm == "head":

@@ -94,6 +94,16 @@ def unrecorded(recipe: Recipe, layer: Layer, hidden: int, dropout: float, others
     return peaks, tape.live
 
 
+@lru_cache(maxsize=256)
+def keeps_memory(recipe: Recipe, layer: Layer, hidden: int, others: int) -> bool:
+    """Whether the graph of a decoder's layer holds what the encoder has made, and not just copies in another type."""
+    tape = Tape(grad=recipe.train, autocast=recipe.autocast)
+    net = Net(tape, recipe)
+    surround(net, layer, hidden, others)
+    made = layer_forward(net, layer, tape.tensor(per_token(hidden), recipe.stream, needs_grad=True), hidden)
+    return made.node is not None and any(storage is tape.outside for node in tape.nodes for storage in node.saved)
+
+
 @lru_cache(maxsize=1024)
 def cached_block(recipe: Recipe, layer: Layer, hidden: int, others: int = 0) -> Block:
     """A layer of a prefill: what it keeps is its part of the KV cache."""
@@ -264,7 +274,8 @@ def _stacked(recipe: Recipe, rank: Rank, layers: list[Block], others: int, *, ch
     first = encoders.stack(layers[:depth], start, around(model.layers[0]))
     if not model.is_encoder_decoder:
         return first
-    first = [encoders.at_length(block, others) for block in (*first, encoders.memory_block(recipe, model))]
+    kept = checkpointed or not model.ends.audio or keeps_memory(recipe, model.layers[depth], model.hidden, others)
+    first = [encoders.at_length(block, others) for block in (*first, encoders.memory_block(recipe, model, kept=kept))]
     start = encoders.embedding_block(recipe, model, last=False, tied=tied, checkpointed=checkpointed)
     return [*first, *encoders.stack(layers[depth:], start, around(model.layers[depth]))]
 

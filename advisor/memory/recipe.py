@@ -157,6 +157,7 @@ def _recipe(w: Workload) -> Recipe:
         routed_parts=token_parts(w) if expert_tp(w) == 1 else 1,
         ring=w.cp > 1,
         exchanged=w.task == "train" and w.ep > 1,
+        clamped=w.model.ends is not None and w.model.ends.audio is not None and width == 2 and w.precision.startswith("fp16"),
         fused=w.task == "train" and w.engine.fused,
     )
 

@@ -22,11 +22,11 @@ def _adapters(w: Workload, recipe: Recipe) -> Adapters | None:
 
 @lru_cache(maxsize=1024)
 def _tensors(rank: Rank, adapters: Adapters | None) -> tuple[Weight, ...]:
-    """All weights of the rank, or the adapters."""
+    """All weights of the rank that training changes, or the adapters."""
     model = rank.model
     if adapters is None:
         layers = (x for layer in model.layers for x in layer_weights(layer, model.hidden))
-        return (*layers, *held_outside(rank))
+        return (*layers, *(x for x in held_outside(rank) if x.kind != "frozen"))
     around = (x for x in held_outside(rank) if model.ends and x.kind == "linear" and last_name(x.name) in adapters[1])
     ends = (x for weight in around for x in adapter_of(weight, adapters[0]))
     heads = [x for x in held_outside(rank) if x.name == "lm_head"] or [Weight("lm_head", model.vocab, model.hidden, "head")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advisor.mixers import Attention
-from advisor.model import Ends, Head, Layer
+from advisor.mixers import Attention, Mixer
+from advisor.model import Audio, Ends, Head, Layer
 from advisor.model_files.config import attention_of, mlp_of
 from advisor.model_files.families import Family
-from advisor.model_files.keys import Keys
+from advisor.model_files.keys import Keys, shown
 
 # What a class is called behind its family's name -> the head it has, and its rows of labels where the config does not decide.
 HEADS: dict[str, tuple[Head, int | None]] = {
@@ -161,3 +161,20 @@ def bart(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
 
 def bart_ends(keys: Keys, config: Mapping[str, Any], layers: int) -> Ends:
     return Ends(encoder=layers, head="causal-lm", dropout=keys.share("resid_pdrop"), scaled=True, logits_bias=True)
+
+
+def whisper(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
+    """BART's stacks, with an attention of their own."""
+
+    def own(attention: Mixer | None) -> Attention | None:
+        return attention._replace(unbiased_keys=True, head_by_head=True) if isinstance(attention, Attention) else None
+
+    return tuple(layer._replace(mixer=own(layer.mixer), cross=own(layer.cross)) for layer in bart(keys, family, layers))
+
+
+def whisper_ends(keys: Keys, config: Mapping[str, Any], layers: int) -> Ends:
+    named = config.get("architectures")
+    if named and named not in (["WhisperForConditionalGeneration"], ["WhisperModel"]):
+        raise keys.fail("architectures", f"= {shown(named)} is not estimated yet")
+    audio = Audio(keys.count("num_mel_bins"), keys.count("max_source_positions"))
+    return Ends(encoder=layers, head="causal-lm", dropout=keys.share("resid_pdrop"), audio=audio)

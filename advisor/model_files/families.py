@@ -99,7 +99,7 @@ NOT_YET: dict[str, str] = {
     "phi3small": "block-sparse attention layers",
     **dict.fromkeys(("grok-2", "step3p5", "step3p7"), "its layers"),
     **dict.fromkeys(("deberta", "deberta-v2"), "disentangled attention layers"),
-    **dict.fromkeys(("whisper", "pegasus", "marian"), "encoder layers"),
+    **dict.fromkeys(("pegasus", "marian"), "encoder layers"),
 }
 
 

@@ -158,6 +158,38 @@ _BART = Family(
     ),
 )
 
+_WHISPER = like(
+    _BART,
+    {
+        "vocab_size": 51865,
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "decoder_layers": 4,
+        "decoder_ffn_dim": 1536,
+        "decoder_attention_heads": 6,
+        "max_position_embeddings": 448,
+        "max_source_positions": 1500,
+        "num_mel_bins": 80,
+        "resid_pdrop": 0.0,
+    },
+    aliases={**_BART.aliases, "max_target_positions": "max_position_embeddings"},
+    harmless=_BART.harmless | {"classifier_proj_size"},  # of its class for classification
+    arrangement="pre",
+    position_offset=0,
+    embedding_norm=False,
+    last_norm=True,
+    layers=encoders.whisper,
+    ends=encoders.whisper_ends,
+    names=(
+        *(pair for pair in _BART.names if not pair[0].endswith("layernorm")),
+        ("input_layernorm", "self_attn_layer_norm"),
+        ("cross_attention_layernorm", "encoder_attn_layer_norm"),
+        ("post_attention_layernorm", "final_layer_norm"),
+    ),
+)
+
 ENCODERS: dict[str, Family] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
@@ -237,4 +269,5 @@ ENCODERS: dict[str, Family] = {
     "umt5": _MT5,
     "bart": _BART,
     "mbart": like(_BART, {}, arrangement="pre", last_norm=True),
+    "whisper": _WHISPER,
 }
