@@ -83,6 +83,8 @@ def _refuse(w: Workload) -> None:
     if w.checkpointing == "selective":
         raise RequestError(f"checkpointing: selective is not worked out for {name}; full is")
     if (audio := _audio(w.model)) and w.prompt < w.seq:
-        raise RequestError(f"prompt: {name} reads {seconds(audio):g} s of sound, whatever is written; the decoder's tokens are --seq")
+        raise RequestError(
+            f"prompt: {name} reads {seconds(audio):g} s of sound, whatever is written; the decoder's tokens are --seq"
+        )
     if not w.model.is_encoder_decoder and w.prompt < w.seq:
         raise RequestError(f"prompt: {name} generates nothing; the length of its input is --seq")

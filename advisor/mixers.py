@@ -29,7 +29,9 @@ class Attention(NamedTuple):
     # from one table for a stack, or from each layer's own; in cross-attention they are all zero
     buckets: int = 0  # rows of the table, in the layers that have one
     unbiased_keys: bool = False  # Whisper: no bias on k where q and v have one
-    head_by_head: bool = False  # Whisper scales its queries itself, and lays queries, keys and values out anew, a head after the other
+    head_by_head: bool = (
+        False  # Whisper scales its queries itself, and lays queries, keys and values out anew, a head after the other
+    )
 
     @property
     def query_width(self) -> int:

@@ -60,9 +60,27 @@ def test_what_the_lengths_mean_is_said() -> None:
     )
 
 
+def test_sound_has_a_length_of_its_own() -> None:
+    """Whisper pads every recording to 30 s; ``seq`` is the decoder's, by default all the positions that it has."""
+    said = notes(infer="whisper-tiny")
+    assert "reads 30 s of sound for each sequence, padded to 1,500 positions" in said
+    assert "the decoder writes 448 tokens (seq)" in said
+    assert "the decoder is taught 128 tokens" in notes(train="whisper-tiny", seq=128)
+    assert "was made for 448 tokens; 1,000 are more" in notes(train="whisper-tiny", seq=1000)
+
+
+@pytest.mark.parametrize("architecture", ["WhisperForAudioClassification", "WhisperForCausalLM"])
+def test_other_heads_and_halves_of_whisper_are_refused(architecture: str) -> None:
+    """They are neither an encoder with a decoder nor trained with its loss."""
+    with pytest.raises(RequestError, match="architectures"):
+        resolve(Job(gpu="a100-80", train={"model_type": "whisper", "architectures": [architecture]}))
+
+
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
+        ({"infer": "whisper-tiny", "prompt": 100, "seq": 300}, "reads 30 s of sound, whatever is written"),
+        ({"infer": "whisper-tiny", "engine": "vllm"}, "what vllm does with an encoder"),
         ({"infer": "bert-base", "engine": "vllm"}, "what vllm does with an encoder"),
         ({"infer": "bert-base", "gpus": 2}, "not dealt out over GPUs"),
         ({"train": "bert-base", "tp": 2}, "tp: bert-base has an encoder"),
@@ -84,7 +102,12 @@ def test_what_is_not_worked_out_is_refused(keys: dict[str, Any], says: str) -> N
 
 def test_a_decided_job_is_the_same_job_again() -> None:
     """Whatever is printed is accepted, and means the same: a prompt as long as the sequence divides nothing."""
-    for keys in ({"infer": "t5-base"}, {"train": "t5-base", "prompt": 300, "seq": 500}, {"train": "bert-base"}):
+    for keys in (
+        {"infer": "whisper-base"},
+        {"infer": "t5-base"},
+        {"train": "t5-base", "prompt": 300, "seq": 500},
+        {"train": "bert-base"},
+    ):
         first = resolve(Job(gpu="a100-80", **keys))
         again = resolve(Job(**first.to_dict()))
         assert (first.source, first.length, first.prompt, first.seq) == (again.source, again.length, again.prompt, again.seq)
@@ -108,3 +131,20 @@ def test_no_remedy_of_a_plan_speaks_of_generating_with_an_encoder() -> None:
     assert {step["rule"] for step in plan["steps"]} <= {"I1", "I3"}
     assert "generate" not in str([step["how"] for step in plan["steps"]])
     assert "kv-cache" not in {part["name"] for part in plan["initial"]["parts"]}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"train": "whisper-large-v3", "batch": 64},
+        {"infer": "whisper-large-v3", "batch": 4096},
+        {"infer": "whisper-large-v3", "batch": 1024, "min_seq": 64, "keep": ("batch",)},
+    ],
+)
+def test_a_plan_for_sound_never_shortens_what_is_heard(keys: dict[str, Any]) -> None:
+    """No step sets a prompt, and a length only where ``min_seq`` allows one below the decoder's."""
+    plan = advise(Job(gpu="t4", **keys)).to_dict()
+    changed = {key for step in plan["steps"] for key in step["change"]}
+    assert plan["steps"]
+    assert "prompt" not in changed
+    assert "min_seq" in keys or "seq" not in changed

@@ -190,7 +190,7 @@ def test_without_a_dtype_it_is_fp32_and_that_is_said() -> None:
         ({"model_type": ["llama"]}, "no model_type"),
         ({"model_type": "lama"}, "nearest known is llama"),
         ({"model_type": "recurrent_gemma"}, "recurrent layers (recurrent_gemma) are not estimated yet"),
-        ({"model_type": "whisper"}, "encoder layers (whisper) are not estimated yet"),
+        ({"model_type": "pegasus"}, "encoder layers (pegasus) are not estimated yet"),
         ({"model_type": "llama", "num_local_experts": 8}, "num_local_experts = 8 is not understood"),
         ({"model_type": "llama", "sliding_window": 4096}, "sliding_window = 4096 is not understood"),
         ({"model_type": "mixtral", "n_shared_experts": 2}, "n_shared_experts = 2 is not understood"),

@@ -19,10 +19,7 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
         wide = net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias)
         return net.linear(prefix + "down_proj", op([wide], per_token(m.width), wide.width, [wide]), hidden, bias=m.bias)
     if not m.gated:
-        activation = "gelu" if net.recipe.fused else m.activation  # a kernel that keeps its input
-        wide = ops.activation(net.linear(prefix + "up_proj", x, m.width, bias=m.bias), activation)
-        wide = ops.dropout(wide, m.dropout if net.recipe.train else 0.0)
-        return net.linear(prefix + "down_proj", wide, hidden, bias=m.bias)
+        return mlp_out(net, m, mlp_in(net, m, x, prefix), hidden, prefix)
     if m.fused:
         return gated_halves(net, m, net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias), hidden, prefix)
     return net.linear(
@@ -31,6 +28,18 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
         hidden,
         bias=m.bias,
     )
+
+
+def mlp_in(net: Net, m: Mlp, x: Tensor, prefix: str = "") -> Tensor:
+    """The first of two matrices, and the activation."""
+    activation = "gelu" if net.recipe.fused else m.activation  # a kernel that keeps its input
+    return ops.activation(net.linear(prefix + "up_proj", x, m.width, bias=m.bias), activation)
+
+
+def mlp_out(net: Net, m: Mlp, wide: Tensor, hidden: int, prefix: str = "") -> Tensor:
+    """The second."""
+    wide = ops.dropout(wide, m.dropout if net.recipe.train else 0.0)
+    return net.linear(prefix + "down_proj", wide, hidden, bias=m.bias)
 
 
 def gated_halves(net: Net, m: Mlp, wide: Tensor, hidden: int, prefix: str = "") -> Tensor:

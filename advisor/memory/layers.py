@@ -9,8 +9,8 @@ from collections.abc import Callable
 from advisor.memory import operations as ops
 from advisor.memory import state_space
 from advisor.memory.attention import attention, latent_attention
-from advisor.memory.feed_forward import experts, mlp, shares_tokens
 from advisor.memory.extent import times
+from advisor.memory.feed_forward import experts, mlp, mlp_in, mlp_out, shares_tokens
 from advisor.memory.net import Net
 from advisor.memory.operations import per_token
 from advisor.memory.shadow import FP32, Tensor, op
@@ -53,7 +53,15 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
             return net.scattered(experts(net, layer.feed_forward, net.gathered(inner, hidden), hidden))
         assert isinstance(layer.feed_forward, Mlp)
         fed = mlp(net, layer.feed_forward, net.gathered(inner, hidden), hidden)
-        fed = ops.dropout(net.scattered(fed), residual_dropout)
+        return ops.dropout(net.scattered(fed), residual_dropout)
+
+    def widen(inner: Tensor) -> Tensor:
+        assert isinstance(layer.feed_forward, Mlp)
+        return mlp_in(net, layer.feed_forward, inner)
+
+    def narrow(inner: Tensor) -> Tensor:
+        assert isinstance(layer.feed_forward, Mlp)
+        fed = ops.dropout(mlp_out(net, layer.feed_forward, inner, hidden), residual_dropout)
         return op([fed], fed.elements, fed.width, view=True) if clamped else fed
 
     def norm(inner: Tensor) -> Tensor:
@@ -62,8 +70,9 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
     if layer.arrangement in ("parallel", "parallel2"):
         return _parallel(layer, x, mix, feed, norm)
     residual = ops.to(x, FP32) if layer.residual_fp32 else x
-    branches: tuple[tuple[Branch, object], ...] = ((mix, layer.mixer), (look_back, layer.cross), (feed, layer.feed_forward))
-    for branch in (branch for branch, there in branches if there):
+    steps = (widen, narrow) if layer.stepwise else (feed,)
+    branches = (((mix,), layer.mixer), ((look_back,), layer.cross), (steps, layer.feed_forward))
+    for branch, *rest in (branch for branch, there in branches if there):
         inner = ops.to(residual, net.recipe.weight) if layer.residual_fp32 else residual
         if layer.shared and branch is mix:
             inner = ops.plus(inner, shared_block(net, layer.shared, inner, hidden, layer.norm))
@@ -72,6 +81,8 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
         if layer.arrangement == "scaled":
             inner = residual = norm(inner)
         inner = branch(inner)
+        for step in rest:
+            inner = step(inner)
         if layer.arrangement == "scaled":
             residual, inner = ops.scaled(residual), ops.scaled(inner)
         if layer.arrangement in ("post", "sandwich"):

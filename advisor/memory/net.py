@@ -95,11 +95,11 @@ class Net:
             result = ops.dequantized_linear(x, weight, out, recipe.compute, recipe.unpacked, holds=recipe.keeps_inputs)
         else:
             result = ops.linear(x, weight, out, self.weight(out) if bias else None)
-        return self._adapted(x, result, out) if recipe.rank and self._is_target(name) else result
+        return self._adapted(x, result, out) if recipe.rank and self.is_target(name) else result
 
-    def _is_target(self, name: str) -> bool:
+    def is_target(self, name: str) -> bool:
         if name == "qkv_proj" and self.recipe.joined:
-            return any(map(self._is_target, QKV))
+            return any(map(self.is_target, QKV))
         return self.own_names.get(name, name).rsplit(".", 1)[-1] in self.recipe.targets
 
     def _adapted(self, x: Tensor, result: Tensor, out: int) -> Tensor:

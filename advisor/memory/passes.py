@@ -70,15 +70,28 @@ def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, 
     tape.arriving = Storage(tape, times(per_token(share(hidden, recipe.parts)), recipe.stream))
     y = layer_forward(net, layer, x, hidden, dropout)
     # The recomputation stops at the last tensor that the backward pass asks for (torch.utils.checkpoint, early stop).
-    tape.peaks = tape.peaks[: tape.last_save + 1]
+    if layer.stepwise:
+        recomputed = envelope(above(_sent_before(net, hidden), [*tape.peaks[: tape.last_save], Peak(tape.at_last_save)]))
+    else:
+        recomputed = envelope(tape.peaks[: tape.last_save + 1])
     node = y.node
-    recomputed = envelope(tape.peaks)
     del y, x
     tape.casts.clear()
     tape.peaks.clear()
     run_backward(tape, node)
     backward = envelope([*recomputed, *tape.take_peaks()])
     return Block(add(kept, casts), kept, forward, backward, tape.gradients)
+
+
+def _sent_before(net: Net, hidden: int) -> Extent:
+    """What is made of the arriving gradient before the first kept tensor is asked for: where the last matrix has an adapter, the
+    gradient of what that adds, scaled, and another for the matrix itself where their types differ."""
+    recipe = net.recipe
+    if not (recipe.rank and net.is_target("down_proj")):
+        return NOTHING
+    apart = not recipe.autocast and recipe.adapter != recipe.stream
+    width = recipe.compute if recipe.autocast else recipe.adapter + (recipe.stream if apart else 0)
+    return times(per_token(hidden), width)
 
 
 @lru_cache(maxsize=4096)

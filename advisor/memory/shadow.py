@@ -59,6 +59,7 @@ class Tape:
         self.input_gradients: list[Storage] = []
         self.arriving: Storage | None = None  # the gradient that the backward pass starts with
         self.held: list[Storage] = []  # what nodes of the graph refer to beside what autograd saves and frees
+        self.at_last_save: Extent = NOTHING
         self.last_save = 0  # how many peaks there were when something was last kept for backward
         self._rising = False
         self.outside = Storage(self, NOTHING)  # what is live anyway and counted elsewhere
@@ -200,6 +201,7 @@ def op(
     ``passes``: each input's gradient is the output's; ``weight``: a parameter whose gradient the node makes.
     """
     tape = inputs[0].tape
+    before = tape.live
     storage = inputs[0].storage if view else Storage(tape, times(elements, width))
     trains = weight is not None and weight.trainable
     needs_grad = tape.grad and (trains or any(x.needs_grad for x in inputs))
@@ -212,6 +214,7 @@ def op(
             node.saved.append(storage)
         if node.saved:
             tape.last_save = len(tape.peaks)
+            tape.at_last_save = tape.live if saves_output else before
         tape.nodes.append(node)
     return result
 

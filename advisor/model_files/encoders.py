@@ -169,7 +169,9 @@ def whisper(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
     def own(attention: Mixer | None) -> Attention | None:
         return attention._replace(unbiased_keys=True, head_by_head=True) if isinstance(attention, Attention) else None
 
-    return tuple(layer._replace(mixer=own(layer.mixer), cross=own(layer.cross)) for layer in bart(keys, family, layers))
+    return tuple(
+        layer._replace(mixer=own(layer.mixer), cross=own(layer.cross), stepwise=True) for layer in bart(keys, family, layers)
+    )
 
 
 def whisper_ends(keys: Keys, config: Mapping[str, Any], layers: int) -> Ends:
