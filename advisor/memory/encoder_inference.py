@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 
 from advisor.memory import encoders, sound
-from advisor.memory.extent import NOTHING, Extent, add, size, times, total
+from advisor.memory.extent import NOTHING, Extent, add, less, size, times, total
 from advisor.memory.kv_cache import cache_bytes, cross_bytes, largest_layer
 from advisor.memory.losses import as_loss
 from advisor.memory.net import Net, Recipe
@@ -85,24 +86,34 @@ def silent_peaks(recipe: Recipe, model: Model, source: int) -> tuple[Peak, ...]:
     assert model.ends
     read = recipe._replace(train=False, dropout=False)
 
-    def stack(layers: tuple[Layer, ...], others: int, *, last: bool = False) -> list[Peak]:
+    counts_copies = model.ends.audio is not None  # autocast's, of weights, which are not counted in a pass over text
+
+    def stack(layers: tuple[Layer, ...], others: int, *, last: bool = False) -> tuple[list[Peak], Extent]:
+        """The peaks, and autocast's copies."""
         start = encoders.embedding_block(read, model, last=last, tied=False)
         about = encoders.shared(read, layers[0], model.hidden, others, checkpointed=False)
-        beside = (about.transient, about.kept, rotary_tables(read, model), start.with_forward, start.kept)
-        around = total(beside)
-        kinds = dict.fromkeys(layers)
-        return above(around, (peak for layer in kinds for peak in unrecorded(read, layer, model.hidden, 0.0, others)[0]))
+        around = total((about.transient, about.kept, rotary_tables(read, model), start.with_forward, start.kept))
+        copies = less(start.kept_forward, start.kept)
+        peaks: list[Peak] = []
+        for layer, many in Counter(layers).items():
+            found, made = unrecorded(read, layer, model.hidden, 0.0, others)
+            made = made if counts_copies else NOTHING
+            peaks += above(total((around, copies, times(made, many - 1))), found)
+            copies = add(copies, times(made, many))
+        return peaks, copies
 
-    peaks, states = stack(model.layers[: model.ends.encoder], 0, last=True), NOTHING
+    peaks, held = stack(model.layers[: model.ends.encoder], 0, last=True)
     if model.is_encoder_decoder:
         first = Block(NOTHING, NOTHING, tuple(peaks), (), NOTHING)
-        states = states_extent(read, model, source)
-        peaks = [*encoders.at_length(first, source).forward, *above(states, stack(model.layers[model.ends.encoder :], source))]
+        held = add(held, states_extent(read, model, source))
+        written, copies = stack(model.layers[model.ends.encoder :], source)
+        peaks = [*encoders.at_length(first, source).forward, *above(held, written)]
+        held = add(held, copies)
     tape = Tape(grad=False, autocast=recipe.autocast)
     x = tape.tensor(per_token(model.hidden), recipe.stream)
     encoders.head(Net(tape, read), model, model.ends, x, loss=True)
     end = tape.take_peaks()
-    return envelope([*peaks, *above(states, as_loss(end))])
+    return envelope([*peaks, *above(held, as_loss(end))])
 
 
 def first_token_extent(recipe: Recipe, model: Model, source: int) -> Extent:
@@ -117,7 +128,7 @@ def first_token_extent(recipe: Recipe, model: Model, source: int) -> Extent:
 def states_extent(recipe: Recipe, model: Model, source: int) -> Extent:
     """What the encoder has made, which is held as long as there is something to generate, and the sound that it has read."""
     assert model.ends
-    heard = sound.spectrogram_elements(model.ends.audio) if model.ends.audio else 0
+    heard = sound.heard(recipe, model.ends.audio) if model.ends.audio else 0
     return (0, 0, 0, 0, 0, (source * model.hidden + heard) * recipe.stream)
 
 

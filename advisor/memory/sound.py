@@ -21,11 +21,12 @@ KERNEL = 3  # frames
 
 @lru_cache(maxsize=256)
 def block(recipe: Recipe, model: Model, audio: Audio, *, checkpointed: bool = False) -> Block:
-    """The convolutions and the positions. The spectrogram stays in the loop's hands throughout."""
+    """The convolutions and the positions. The spectrogram stays in the caller's hands throughout."""
     assert model.ends
     tape = Tape(grad=recipe.train, autocast=recipe.autocast)
     net = Net(tape, recipe)
     spectrogram = tape.tensor(per_token(FRAMES * audio.bins), recipe.stream)
+    others = [tape.tensor(spectrogram.elements, recipe.stream) for _ in range(spectrograms(recipe) - 1)]
     features = _features(net, audio, model.hidden, spectrogram, graded=checkpointed and not recipe.trainable)
     table = tape.tensor((0, 0, 0, model.hidden, 0, 0), recipe.weight)
     x = op([features], features.elements, max(features.width, table.width), passes=True)
@@ -37,7 +38,9 @@ def block(recipe: Recipe, model: Model, audio: Audio, *, checkpointed: bool = Fa
     kept_forward, kept = turn(tape)
     tape.arriving = Storage(tape, output)
     run_backward(tape, node)
-    return Block(kept_forward, kept, forward, tape.take_peaks(), tape.gradients, with_forward=held)
+    backward = tape.take_peaks()
+    del spectrogram, others
+    return Block(kept_forward, kept, forward, backward, tape.gradients, with_forward=held)
 
 
 def _features(net: Net, audio: Audio, hidden: int, x: Tensor, *, graded: bool) -> Tensor:
@@ -63,6 +66,12 @@ def _convolved(net: Net, x: Tensor, channels: int, out: int, frames: int) -> Ten
     return op([x], elements, x.width, [x], weight=ops.joined_weights(weight, bias))
 
 
-def spectrogram_elements(audio: Audio) -> int:
-    """Of one sequence."""
-    return audio.positions * FRAMES * audio.bins
+def spectrograms(recipe: Recipe) -> int:
+    """How often it is there: ``generate`` copies the window at hand out of what it is given (generation_whisper.py,
+    _get_input_segment)."""
+    return 2 if recipe.caches else 1
+
+
+def heard(recipe: Recipe, audio: Audio) -> int:
+    """Elements of the spectrograms of one sequence."""
+    return spectrograms(recipe) * audio.positions * FRAMES * audio.bins
