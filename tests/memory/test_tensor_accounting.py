@@ -3,9 +3,11 @@
 tests/data/tensor_accounting.jsonl holds one case a line: the job, and the peak of live tensor bytes in each phase. The peaks were
 counted on a CPU with torch 2.13, transformers 5.23 and PEFT 0.21: the real classes ran their real forward pass, autograd and
 optimizer step on fake tensors, and a dispatch mode added up the storages alive after every operation. CUDA context, cuBLAS
-workspace, NCCL and the caching allocator's rounding are in none of these numbers. Models of a few layers are cut from the one that their name says, and their config stands in the case; recurrent
-layers ran in PyTorch, without the kernels of mamba-ssm, causal-conv1d and flash-linear-attention. Encoders saw no padding. Whisper's spectrograms
-are counted, with the copy that ``generate`` makes of them, and its ``seq`` is the decoder's; autocast over a 16-bit base, as adapters are trained, stands as bf16-mixed.
+workspace, NCCL and the caching allocator's rounding are in none of these numbers. Models of a few layers are cut from the one
+that their name says, and their config stands in the case; recurrent layers ran in PyTorch, without the kernels of mamba-ssm,
+causal-conv1d and flash-linear-attention. Encoders saw no padding. Whisper's spectrograms are counted, with the copy that
+``generate`` makes of them, and its ``seq`` is the decoder's; autocast over a 16-bit base, as adapters are trained, stands as
+bf16-mixed.
 """
 
 from __future__ import annotations
