@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from advisor.errors import RequestError
+from advisor.planning.pairs import broken_pairs
 from advisor.planning.steps import State, Tools
 from advisor.results import Step
 from advisor.workload import Workload
@@ -46,7 +47,9 @@ def _removals(steps: list[Step]) -> list[list[int]]:
 
 
 def _replay(initial: State, steps: list[Step], last: State, tools: Tools) -> tuple[list[Step], State] | None:
-    """The steps without others, where they fit and see the same global batch; the steps of accumulation as these lead to them."""
+    """The steps without others, the steps of accumulation as these lead to them; None where they do not fit, see another global batch
+    or leave a pair that the engine refuses: a step that is not needed for memory may have kept the pair apart.
+    """
     changes: dict[str, Any] = {}
     again: list[Step] = []
 
@@ -60,7 +63,7 @@ def _replay(initial: State, steps: list[Step], last: State, tools: Tools) -> tup
         w = so_far()
         state = State(w, tools.estimate(w))
         same = w.task != "train" or w.global_batch == last.workload.global_batch
-        if not same or not state.estimate.fits:
+        if not same or not state.estimate.fits or broken_pairs(initial.workload, w):
             return None
         changes.clear()
         for step in again:  # what they lead to one after the other are jobs as well
