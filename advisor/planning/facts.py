@@ -52,6 +52,7 @@ def _is_away(kind: str, w: Workload) -> bool:
 
 WORKED_OUT: dict[str, Worked] = {
     "engine": Worked(str, "name of the engine", lambda w: w.engine.name),
+    "inference": Worked(bool, "the model is run and not trained", lambda w: w.task == "infer"),
     "serving": Worked(bool, "the engine divides a model by tensor and pipeline parallel", lambda w: w.engine.serving),
     "bf16": Worked(bool, "the card computes in bf16", lambda w: w.gpu.bf16),
     "data_parallel": Worked(int, "GPUs that see different sequences", lambda w: w.data_parallel),
@@ -93,6 +94,9 @@ WORKED_OUT: dict[str, Worked] = {
     ),
     "heads_in_blocks": Worked(
         bool, "keys and values of every head are whole blocks of 32 numbers", lambda w: _in_blocks(w.model)
+    ),
+    "flashinfer_heads": Worked(
+        bool, "every head is of 64, 128 or 256 numbers", lambda w: all(size in (64, 128, 256) for size in _head_sizes(w.model))
     ),
     "masters": Worked(
         bool, "16-bit weights have fp32 masters beside them here", lambda w: keeps_masters(w._replace(precision="bf16"))
@@ -143,6 +147,7 @@ TEXTS: dict[str, Callable[[Workload], Value]] = {
     "call": lambda w: "model.generate" if w.model.generates else "model",
     "bf16_suffix": lambda w: "_bf16" if w.precision.startswith("bf16") else "",
     "card_layers": lambda w: len(w.model.layers) - _host_layers(w),
+    "layers_but_one": lambda w: len(w.model.layers) - 1,
     "card_slots": lambda w: len(w.model.layers) - _host_layers(w) + 1,  # as llama.cpp counts: the output layer comes first
     "launch": lambda w: "launch" if w.nodes == 1 else "launch on every node, with the first one's address and its own rank",
     "host_gib": lambda w: _host_gib(w) if w.engine.serving else 0,
@@ -198,7 +203,12 @@ def _is_full(model: Model) -> bool:
 
 
 def _in_blocks(model: Model) -> bool:
-    return all(layer.attention.head_dim % 32 == 0 for layer, _ in model.kinds if isinstance(layer.attention, Attention))
+    return all(size % 32 == 0 for size in _head_sizes(model))
+
+
+def _head_sizes(model: Model) -> list[int]:
+    """Numbers of one head of each kind of layer; those of latent attention have two sizes and are asked for apart."""
+    return [layer.attention.head_dim for layer, _ in model.kinds if isinstance(layer.attention, Attention)]
 
 
 def _in_fp16(w: Workload) -> bool:

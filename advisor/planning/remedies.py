@@ -38,6 +38,7 @@ IN_8_BITS = {
     "paged-adamw": "paged-adamw-8bit",
     "lion": "lion-8bit",
 }
+PLAIN = {"adamw-8bit": "adamw", "paged-adamw": "adamw", "paged-adamw-8bit": "adamw", "lion-8bit": "lion"}
 PAGED = {"adamw": "paged-adamw", "adamw-fused": "paged-adamw", "adamw-8bit": "paged-adamw-8bit"}
 # Bits that a weight has by its name; blocks carry scales on top, which the estimate counts.
 BITS = {
@@ -208,9 +209,14 @@ def _other_optimizer(w: Workload, forms: dict[str, str], which: str) -> Settings
 
 
 def offload_optimizer(w: Workload) -> Settings:
-    """DeepSpeed moves the optimizer of stages 2 and 3, and the gradients with it, on one GPU too (ZeRO-Offload)."""
+    """DeepSpeed moves the optimizer of stages 2 and 3, and the gradients with it, on one GPU too (ZeRO-Offload).
+
+    Where bitsandbytes' forms cannot be moved, the plain one can.
+    """
     with_gradients = abilities(w.engine.name).deepspeed and w.sharding == "deepspeed" and w.zero < 2 and "zero" not in w.keep
-    return [_with("optimizer", w) | ({"zero": 2} if with_gradients else {})]
+    away = _with("optimizer", w) | ({"zero": 2} if with_gradients else {})
+    plain = PLAIN.get(w.optimizer)
+    return [away, away | {"optimizer": plain}] if plain else [away]
 
 
 def offload_activations(w: Workload) -> Settings:
@@ -222,7 +228,10 @@ def offload_parameters(w: Workload) -> Settings:
 
 
 def offload_kv(w: Workload) -> Settings:
-    return [_with("kv", w)]
+    """Where a cache in fewer bits cannot be moved, one in the numbers of the computation can."""
+    away = _with("kv", w)
+    smaller = KV_BITS[w.kv_precision] < KV_BITS[w.precision]
+    return [away, away | {"kv_precision": w.precision}] if smaller else [away]
 
 
 def offload_layers(w: Workload) -> Settings:
@@ -328,10 +337,10 @@ KEYS_OF: dict[str, tuple[str, ...]] = {
     "shard_with_fsdp": ("sharding", "gpus", "nodes", "zero", "accumulation", "checkpointing"),
     "optimizer_in_8_bits": ("optimizer",),
     "page_optimizer": ("optimizer",),
-    "offload_optimizer": ("offload", "zero", "sharding"),
+    "offload_optimizer": ("offload", "zero", "sharding", "optimizer"),
     "offload_activations": ("offload", "checkpointing"),
     "offload_parameters": ("offload", "zero"),
-    "offload_kv": ("offload",),
+    "offload_kv": ("offload", "kv_precision"),
     "offload_layers": ("offload", "offload_layers", "quantization"),
     "shorten": ("seq", "prompt"),
     "train_adapters": ("method",),

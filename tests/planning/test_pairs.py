@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.api import advise
+from advisor.estimator import estimate_workload
 from advisor.job import Job
 from advisor.planning.pairs import Pair, broken_pairs, pairs
 from advisor.planning.rulebook import condition
@@ -18,6 +19,9 @@ LITGPT = {**LLAMA, "engine": "litgpt"}
 MEGATRON = {**LLAMA, "engine": "megatron"}
 TITAN = {**LLAMA, "engine": "torchtitan"}
 TUNE = {**LLAMA, "engine": "torchtune"}
+FSDP = {**LLAMA, "gpus": 2, "zero": 3, "sharding": "fsdp"}
+ZERO = {**LLAMA, "gpus": 2, "zero": 2}
+AXOLOTL_FSDP = {**FSDP, "engine": "axolotl", "method": "lora"}
 # A job, and the change that brings the pair together.
 MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "llama-factory-pure-bf16-zero-3": ({**LLAMA, "engine": "llama-factory", "gpus": 2}, {"zero": 3}),
@@ -79,6 +83,49 @@ MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tensorrt-llm-offloaded-layers": ({**SERVED, "engine": "tensorrt-llm"}, {"offload": ("layers",)}),
     "fsdp-offloaded-optimizer-alone": ({**LLAMA, "gpus": 2, "zero": 3, "sharding": "fsdp"}, {"offload": ("optimizer",)}),
     "transformers-bitsandbytes-layers-on-the-host": ({**SERVED, "quantization": "nf4"}, {"offload": ("layers",)}),
+    "fsdp-8-bit-lion": ({**FSDP, "engine": "torchtune"}, {"optimizer": "lion-8bit"}),
+    "fsdp-lion": ({**ZERO, "optimizer": "lion"}, {"sharding": "fsdp", "zero": 3}),
+    "offloaded-paged-optimizer": ({**LLAMA, "engine": "torchtune", "optimizer": "paged-adamw"}, {"offload": ("optimizer",)}),
+    "deepspeed-offloaded-8-bit-optimizer": (
+        {**ZERO, "engine": "deepspeed", "optimizer": "adamw-8bit"},
+        {"offload": ("optimizer",)},
+    ),
+    "torchao-offloaded-8-bit-optimizer": ({**TUNE, "optimizer": "adamw-8bit"}, {"offload": ("optimizer",)}),
+    "offloaded-optimizer-on-replicas": ({**LLAMA, "engine": "transformers", "gpus": 2}, {"offload": ("optimizer",)}),
+    **{
+        f"axolotl-fsdp-quantized-{objective}": ({**AXOLOTL_FSDP, "objective": objective}, {"method": "qlora"})
+        for objective in ("dpo", "kto", "orpo")
+    },
+    "llama-factory-not-4-bit-sharded": (
+        {**LLAMA, "engine": "llama-factory", "method": "qlora", "quantization": "int8"},
+        {"gpus": 2, "zero": 3},
+    ),
+    "unsloth-fsdp-int8": (
+        {**ZERO, "engine": "unsloth", "method": "qlora", "quantization": "int8"},
+        {"sharding": "fsdp", "zero": 3},
+    ),
+    "unsloth-fsdp-on-one-gpu": (
+        {**LLAMA, "engine": "unsloth", "sharding": "fsdp", "zero": 3},
+        {"offload": ("parameters",)},
+    ),
+    "litgpt-replicas": ({**LITGPT, "checkpointing": "full"}, {"gpus": 2}),
+    "litgpt-generates-one-sequence": ({**SERVED, "engine": "litgpt"}, {"batch": 2}),
+    "litgpt-offloaded-cache": ({**SERVED, "engine": "litgpt"}, {"offload": ("kv",)}),
+    "litgpt-offloaded-layers": ({**SERVED, "engine": "litgpt"}, {"offload": ("layers",)}),
+    "unsloth-offloaded-cache": ({**SERVED, "engine": "unsloth"}, {"offload": ("kv",)}),
+    "ollama-offloaded-cache": ({**SERVED, "engine": "ollama"}, {"offload": ("kv",)}),
+    "transformers-quantized-and-offloaded-cache": ({**SERVED, "offload": ("kv",)}, {"kv_precision": "int8"}),
+    "tgi-fp8-cache-latent-attention": (
+        {**SERVED, "gpu": "h100-80", "infer": "deepseek-v2-lite", "engine": "tgi"},
+        {"kv_precision": "fp8"},
+    ),
+    "tgi-fp8-cache-other-heads": (
+        {"gpu": "h100-80", "infer": "phi-2", "seq": 2048, "engine": "tgi"},
+        {"kv_precision": "fp8"},
+    ),
+    "megatron-activations-with-recomputation": ({**MEGATRON, "checkpointing": "full"}, {"offload": ("activations",)}),
+    "megatron-activations-pipeline": ({**MEGATRON, "gpus": 2, "pp": 2}, {"offload": ("activations",)}),
+    "megatron-offloaded-other-optimizer": ({**MEGATRON, "offload": ("optimizer",)}, {"optimizer": "sgd"}),
 }
 BY_NAME = {pair.name: pair for pair in pairs()}
 
@@ -116,6 +163,42 @@ def test_the_reason_stands_in_the_plan() -> None:
     assert reasons["T6"].startswith("LLaMA-Factory refuses pure_bf16 with ZeRO-3")
     assert plan.final is not None
     assert (plan.final.job["sharding"], plan.final.job["gpus"]) == ("fsdp", 4)
+
+
+def test_a_step_that_keeps_a_pair_apart_is_needed() -> None:
+    """The memory would fit without checkpointing, and the Trainer moves no activations without it (transformers 5.23.0)."""
+    plan = advise(gpu="t4", train="30b", batch=4, seq=8192, method="lora", max_gpus=1)
+    needed = {step.rule for step in plan.steps if step.needed}
+    assert {"T1", "T16"} <= needed
+    assert plan.final is not None
+    without = plan.final.job | {"checkpointing": "none"}
+    assert estimate_workload(resolve(Job(**without))).fits
+
+
+def test_a_cache_that_is_quantized_first_is_moved_whole() -> None:
+    """transformers 5.23.0, generation/utils.py: cache_implementation is quantized or offloaded, and offloaded leaves less on the card."""
+    plan = advise(gpu="a100-40", infer="llama-3.1-8b", batch=32, seq=65536, keep="batch,seq,gpus,quantization")
+    moved = next(step for step in plan.steps if step.rule == "I9")
+    assert moved.change == {"offload": ((), ("kv",)), "kv_precision": ("int8", "bf16")}
+    assert not any(step.needed for step in plan.steps if step.rule == "I8")
+
+
+def test_litgpt_reads_a_prompt_in_one_pass() -> None:
+    """litgpt 0.5.13, generate/base.py: no argument of main() is about the prompt's pieces, the cache or the host."""
+    plan = advise(gpu="t4", infer="7b", engine="litgpt", seq=8192, max_gpus=1, keep="seq,quantization")
+    reasons = {skip.rule: skip.reason for skip in plan.skipped}
+    assert reasons["I6"] == "litgpt reads the prompt in one pass, and no flag changes that"
+    assert reasons["I9"].startswith("LitGPT keeps the cache on the card")
+    assert reasons["I10"].startswith("LitGPT keeps every layer on a card")
+
+
+def test_unsloth_shards_with_its_own_fsdp() -> None:
+    """unsloth 2026.10.9, fsdp2_launch.py: UNSLOTH_FSDP2=1 with torchrun; accelerate sees a plain launch."""
+    plan = advise(
+        gpu="a100-80", train="llama-3.1-8b", engine="unsloth", gpus=2, zero=3, sharding="fsdp", free="8GiB", max_gpus=2
+    )
+    moved = next(step for step in plan.steps if step.rule == "T17")
+    assert "UNSLOTH_FSDP2=1\nUNSLOTH_FSDP2_CPU_OFFLOAD=1" in moved.how["unsloth"]
 
 
 def test_litgpt_checkpoints_with_the_second_gpu() -> None:

@@ -21,6 +21,7 @@ from advisor.planning.remedies import (
     limit_sequence,
     mixed_precision,
     more_gpus,
+    offload_kv,
     offload_layers,
     offload_optimizer,
     offload_parameters,
@@ -263,6 +264,11 @@ def test_a_job_taken_to_so_many_gpus_at_once():
         (offload_optimizer, {"zero": 1, "keep": "zero"}, [{"offload": ("optimizer",)}]),
         (offload_optimizer, {"gpus": 2, "zero": 3}, [{"offload": ("optimizer",)}]),
         (offload_optimizer, {"gpus": 2, "sharding": "fsdp"}, [{"offload": ("optimizer",)}]),
+        (
+            offload_optimizer,
+            {"gpus": 2, "zero": 2, "optimizer": "paged-adamw-8bit"},
+            [{"offload": ("optimizer",)}, {"offload": ("optimizer",), "optimizer": "adamw"}],
+        ),
         (offload_parameters, {"offload": ("optimizer",)}, [{"offload": ("optimizer", "parameters"), "zero": 3}]),
         (shard_with_fsdp, {"gpus": 8, "zero": 3}, [{"sharding": "fsdp"}]),
         (shard_with_fsdp, {"gpus": 4, "zero": 3, "sharding": "fsdp"}, [{"gpus": 8}]),
@@ -314,3 +320,9 @@ def test_soft_capped_scores_need_flash_attention():
 
     assert offered("a100-80") == [{"attention": "flash"}]
     assert isinstance(offered("v100-16"), NotApplicable)
+
+
+def test_a_cache_in_fewer_bits_may_be_moved_in_the_numbers_of_the_computation():
+    """transformers 5.23.0, generation/utils.py: one argument quantizes the cache or moves it, so the second setting gives the bits back."""
+    assert offload_kv(infer()) == [{"offload": ("kv",)}]
+    assert offload_kv(infer(kv_precision="int8")) == [{"offload": ("kv",)}, {"offload": ("kv",), "kv_precision": "bf16"}]
