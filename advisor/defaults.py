@@ -371,7 +371,7 @@ def _attention(job: Job, engine: Engine, gpu: Gpu, model: Model, precision: str)
     why_not = why_not_flash(engine, gpu, model, precision)
     if asked == "flash" and why_not:
         raise RequestError(f"attention: flash cannot run here: {why_not}")
-    if asked != "flash" and model.softcapped and not engine.serving:
+    if asked != "flash" and model.eager_only and not engine.serving:
         return "eager"  # SDPA has no soft-cap; transformers falls back to its own attention, FlashAttention-2 alone has one
     if asked not in ("auto", "sdpa"):
         return asked
@@ -392,6 +392,8 @@ def why_not_flash(engine: Engine, gpu: Gpu, model: Model, precision: str) -> str
 def _why_no_flash_for(model: Model) -> str:
     if any(isinstance(layer.mixer, Attention) and layer.mixer.position_bias for layer, _ in model.kinds):
         return f"{model.name} adds learned numbers to the scores, which FlashAttention does not take"
+    if any(isinstance(layer.mixer, Attention) and layer.mixer.disentangled for layer, _ in model.kinds):
+        return f"{model.name} scores content and positions apart, which only transformers' own attention does"
     widest = max((x.head_dim for layer, _ in model.kinds if isinstance(x := layer.attention, Attention)), default=0)
     return f"heads of {widest} are wider than {FLASH_HEAD}" if widest > FLASH_HEAD else ""
 

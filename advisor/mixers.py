@@ -3,6 +3,16 @@
 from typing import Literal, NamedTuple
 
 
+class Distances(NamedTuple):
+    """DeBERTa's attention (arXiv 2006.03654): queries and keys meet each other, and both meet those of a table of distances."""
+
+    span: int  # half the rows of the table, which all layers share
+    to_keys: bool  # c2p: a query meets the keys of distances
+    to_queries: bool  # p2c: a key meets the queries of distances
+    shared: bool  # the content's projections make both; else each has one of its own
+    dropout: float = 0.0  # on the table, anew in each layer
+
+
 class Attention(NamedTuple):
     """Softmax attention over keys and values that are cached as they are (MHA, GQA, MQA)."""
 
@@ -32,6 +42,8 @@ class Attention(NamedTuple):
     head_by_head: bool = (
         False  # Whisper scales its queries itself, and lays queries, keys and values out anew, a head after the other
     )
+    disentangled: bool = False  # DeBERTa: no kernel but the code of transformers
+    distances: Distances | None = None
 
     @property
     def query_width(self) -> int:

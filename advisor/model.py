@@ -21,7 +21,7 @@ from advisor.mixers import RECURRENT, Attention, AttentionBesideStateSpace, Late
 #   layer-plain LayerNorm with a weight and no bias
 #   layer-fp32  Cohere: a LayerNorm written out in fp32, with a weight
 #   none        the fused LayerNorm on an fp32 copy, without weights (OLMo 1)
-Norm = Literal["rms", "rms-fp32", "rms-t5", "rms-gemma", "layer", "layer-plain", "layer-fp32", "none"]
+Norm = Literal["rms", "rms-fp32", "rms-t5", "rms-gemma", "layer", "layer-plain", "layer-fp32", "layer-written", "none"]
 
 # Where the norms stand:
 #   pre       x + mixer(norm(x)), then x + ffn(norm(x))                 Llama, GPT-2, most
@@ -139,6 +139,14 @@ class Audio(NamedTuple):
     positions: int  # of every sequence, however short its sound
 
 
+class Convolution(NamedTuple):
+    """DeBERTa v2 xlarge: of the embedding, added to what the first layer makes."""
+
+    kernel: int
+    groups: int = 1
+    activation: str = "tanh"
+
+
 class Ends(NamedTuple):
     """What stands around the layers of an encoder, or of an encoder and a decoder; a decoder alone has none of it."""
 
@@ -158,6 +166,14 @@ class Ends(NamedTuple):
     loss_fp32: bool = False  # logits go to fp32 before the loss
     audio: Audio | None = None  # what the encoder reads in place of tokens
     fp32_modules: tuple[str, ...] = ()  # T5: what transformers leaves fp32 in an fp16 model, and never quantizes
+
+
+    distances: int = 0  # DeBERTa: rows of the table of distances
+    cuts_distances: bool = False  # no more of them than a sequence can tell apart
+    distances_norm: bool = False  # a norm over them, once for all layers
+    masks_embedding: bool = False  # it is multiplied by the mask of padding
+    head_dropout: float = 0.0  # before the head of a number of labels a token
+    convolution: Convolution | None = None  # behind the first layer, over what it was given
 
 
 class StoredTensor(NamedTuple):
@@ -255,6 +271,6 @@ class Model(_Facts):
         return min((x.window for layer, _ in self.kinds if (x := layer.attention) and x.window), default=None)
 
     @cached_property
-    def softcapped(self) -> bool:
-        """Whether the scores go through a soft-cap, which PyTorch's own attention does not have."""
-        return any(isinstance(layer.mixer, Attention) and layer.mixer.softcap for layer, _ in self.kinds)
+    def eager_only(self) -> bool:
+        """Whether the scores go through what PyTorch's own attention does not have: a soft-cap, or DeBERTa's distances."""
+        return any(isinstance(x := layer.mixer, Attention) and (x.softcap or x.disentangled) for layer, _ in self.kinds)

@@ -16,6 +16,10 @@ INDEX = 8  # bytes of an int64
 
 def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str, memory: Tensor | None = None) -> Tensor:
     """``memory``: what a decoder attends to in place of its own tokens."""
+    if a.disentangled:
+        from advisor.memory.disentangled import disentangled
+
+        return disentangled(net, a, x, hidden)
     part = "" if memory is None else "cross."
     joined = a.fused or net.recipe.joined
     if joined:

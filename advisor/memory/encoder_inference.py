@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import lru_cache
 
-from advisor.memory import encoders, sound
+from advisor.memory import disentangled, encoders, sound
 from advisor.memory.extent import NOTHING, Extent, add, less, size, times, total
 from advisor.memory.kv_cache import cache_bytes, cross_bytes, largest_layer
 from advisor.memory.losses import as_loss
@@ -66,6 +66,8 @@ def reading_peaks(recipe: Recipe, model: Model) -> tuple[Peak, ...]:
     shared = encoders.shared(recipe, model.layers[0], model.hidden, 0, checkpointed=False)
     around = total((rotary_tables(recipe, model), shared.transient, start.with_forward, start.kept))
     peaks = [*start.forward]
+    if shared.listed:
+        around = add(around, disentangled.listed(recipe, model.hidden, model.ends.encoder))
     for layer in dict.fromkeys(model.layers[: model.ends.encoder]):
         peaks += [Peak(add(around, peak.live)) for peak in cached_block(recipe, layer, model.hidden).forward]
     tape = Tape(grad=False)
@@ -93,6 +95,8 @@ def silent_peaks(recipe: Recipe, model: Model, source: int) -> tuple[Peak, ...]:
         start = encoders.embedding_block(read, model, last=last, tied=False)
         about = encoders.shared(read, layers[0], model.hidden, others, checkpointed=False)
         around = total((about.transient, about.kept, rotary_tables(read, model), start.with_forward, start.kept))
+        if about.listed:
+            around = add(around, disentangled.listed(read, model.hidden, len(layers)))
         copies = less(start.kept_forward, start.kept)
         peaks: list[Peak] = []
         for layer, many in Counter(layers).items():

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from advisor.memory import disentangled
 from advisor.memory import operations as ops
 from advisor.memory import sound
 from advisor.memory.attention import INDEX
@@ -33,6 +34,8 @@ def surround(net: Net, layer: Layer, hidden: int, others: int, *, checkpointed: 
             zeros = (0, 0, 0, layer.cross.heads * others, 0, 0)
             net.cross_bias = _outside(net.tape, zeros, recipe.weight, needs_grad=checkpointed)
     mixer = layer.mixer
+    if isinstance(mixer, Attention) and mixer.disentangled:
+        disentangled.surround(net, mixer, hidden)
     if isinstance(mixer, Attention) and mixer.position_bias == "shared":
         net.bias = _outside(net.tape, (0, 0, 0, 0, mixer.heads, 0), recipe.weight, needs_grad=recipe.trainable)
 
@@ -65,6 +68,8 @@ def embed(net: Net, model: Model, ends: Ends, *, graded: bool = False) -> tuple[
         x = ops.plus(x, rows(per_token(width) if model.is_encoder_decoder else (0, 0, 0, width, 0, 0)))
     if model.embedding_norm:
         x = net.norm(model.norm, x)
+    if ends.masks_embedding:
+        x = op([x], x.elements, x.width, [net.tape.tensor(per_token(1), x.width)])
     x = ops.dropout(x, ends.dropout if net.recipe.train else 0.0)
     if width != model.hidden:
         x = net.linear("project_in", x, model.hidden, bias=True)
@@ -83,6 +88,7 @@ def head(net: Net, model: Model, ends: Ends, x: Tensor, *, loss: bool = False) -
     x = finish(net, model, ends, x)
     if ends.head == "none":
         return x, x
+    x = ops.dropout(x, ends.head_dropout if net.recipe.train else 0.0)
     if ends.head in ("sequence", "pooler"):
         net.tape.others = 1
         x = op([x], per_sequence(model.hidden), x.width, view=True)
@@ -90,7 +96,7 @@ def head(net: Net, model: Model, ends: Ends, x: Tensor, *, loss: bool = False) -
         width = model.embedding_width or model.hidden if ends.head == "masked-lm" else model.hidden
         x = ops.activation(net.linear(ends.dense, x, width, bias=ends.dense_bias), ends.dense_activation)
         if ends.dense_norm or ends.head == "masked-lm":
-            x = net.norm(model.norm, x)
+            x = net.norm("layer" if model.norm == "layer-written" else model.norm, x)
     if ends.head == "pooler":
         return x, x
     if ends.head == "causal-lm" and ends.scaled_head:
@@ -136,7 +142,8 @@ def embedding_block(recipe: Recipe, model: Model, *, last: bool, tied: bool, che
     within = tape.take_peaks()
     width = recipe.weight if recipe.trainable else 0
     table = width * model.vocab * (model.embedding_width or model.hidden)
-    beside = width * (model.positions + model.ends.token_types) * (model.embedding_width or model.hidden)
+    rows = model.positions + model.ends.token_types + model.ends.distances
+    beside = width * rows * (model.embedding_width or model.hidden)
     waiting = tied or (last and model.is_encoder_decoder)
     made: Extent = ((2 if waiting else 1) * table + beside, 0, 0, 0, 0, 0)
     left: Extent = ((0 if waiting else table) + beside, 0, 0, 0, 0, 0)
@@ -169,6 +176,7 @@ class Shared(NamedTuple):
     kept: Extent  # to the end of its backward pass
     sums: Extent  # in its backward pass: gradients that later layers have sent
     states: Extent  # of these, that of what the encoder has made
+    listed: bool = False  # every layer's input is held in its forward pass, to be returned
 
 
 def shared(recipe: Recipe, layer: Layer, hidden: int, others: int, *, checkpointed: bool) -> Shared:
@@ -183,6 +191,10 @@ def shared(recipe: Recipe, layer: Layer, hidden: int, others: int, *, checkpoint
         kept = add(kept, (0, 0, 0, 0, INDEX, 0) if recipe.train else NOTHING)
         transient, kept = (transient, add(kept, numbers)) if checkpointed else (add(transient, numbers), kept)
         sums = add(sums, numbers if recipe.trainable else NOTHING)
+    listed = isinstance(mixer, Attention) and mixer.disentangled
+    if isinstance(mixer, Attention) and listed:
+        given, sums = disentangled.shared(recipe, mixer, hidden)
+        transient, kept = (transient, given) if checkpointed else (given, kept)
     if isinstance(mixer, Attention) and mixer.causal and recipe.kernel == "eager":
         mask: Extent = (0, 0, 0, 0, recipe.compute, 0)
         transient, kept = (transient, add(kept, mask)) if checkpointed else (add(transient, mask), kept)
@@ -193,7 +205,7 @@ def shared(recipe: Recipe, layer: Layer, hidden: int, others: int, *, checkpoint
             zeros: Extent = (0, 0, 0, layer.cross.heads * others * recipe.weight, 0, 0)
             held = checkpointed or (recipe.train and recipe.kernel != "eager")
             transient, kept = (transient, add(kept, zeros)) if held else (add(transient, zeros), kept)
-    return Shared(transient, kept, sums, states)
+    return Shared(transient, kept, sums, states, listed)
 
 
 def stack(blocks: Sequence[Block], start: Block, about: Shared) -> list[Block]:
@@ -202,15 +214,24 @@ def stack(blocks: Sequence[Block], start: Block, about: Shared) -> list[Block]:
     put = [start._replace(with_forward=NOTHING, with_backward=about.states)]
     for depth, block in enumerate(blocks):
         first, last = depth == 0, depth == len(blocks) - 1
+        if about.listed and depth > 1:
+            transient = add(transient, blocks[depth - 1].input)
         put.append(
             block._replace(
                 kept_forward=add(block.kept_forward, about.kept) if first else block.kept_forward,
                 kept=add(block.kept, about.kept) if first else block.kept,
                 with_forward=add(transient, about.kept) if first else transient,
-                with_backward=add(NOTHING if last else about.sums, about.kept if first else NOTHING),
+                with_backward=add(block.with_backward, add(NOTHING if last else about.sums, about.kept if first else NOTHING)),
             )
         )
     return put
+
+
+def with_convolution(recipe: Recipe, model: Model, layers: Sequence[Block]) -> list[Block]:
+    """DeBERTa's behind its first layer, beside which the gradient of the embedding waits that it has made."""
+    waits = times(per_token(model.hidden), recipe.stream if recipe.trainable else 0)
+    first = layers[0]._replace(with_backward=waits)
+    return [first, disentangled.convolution_block(recipe, model), *layers[1:]]
 
 
 def at_length(block: Block, length: int) -> Block:

@@ -34,6 +34,7 @@ class Recipe(NamedTuple):
     narrow_loss: bool = False  # a loss that does not ask for fp32 has the logits' own type
     compiled: bool = False  # torch.compile fuses what is elementwise, and keeps what matrix products and kernels read
     joined: bool = False  # queries, keys and values are one product
+    cuts_distances: bool = False  # the first DeBERTa: the table of distances has more rows than the sequence can tell apart
     expands_keys: bool = False  # keys and values are copied to every query head, whatever the kernel
     unpacked: int = HALF  # bytes an element that unpacking a k-bit weight takes
     quantized_head: bool = False
@@ -77,6 +78,7 @@ class Net:
         self.copied: Literal["same", "again"] | None = None
         self.recomputed = False  # a checkpointed layer that runs again
         self.cross_bias: Tensor | None = None  # the zeros in their place in cross-attention
+        self.distances: Tensor | None = None  # DeBERTa's table of them, which all layers share
         self.held: Tensor | None = None  # what a variable holds to the end of the layer: eager attention's weights, its output
         self.own_names: dict[str, str] = {}  # what the family calls its modules, where that is not Llama's name
         self._weights: list[Parameter] = []  # autocast's cache knows weights by identity: keep them
@@ -87,10 +89,12 @@ class Net:
         self._weights.append(made)
         return made
 
-    def linear(self, name: str, x: Tensor, out: int, *, bias: bool = False, quantized: bool = True) -> Tensor:
-        """A linear layer by its module name, and its adapter when the name is a target."""
+    def linear(
+        self, name: str, x: Tensor, out: int, *, bias: bool = False, quantized: bool = True, weight: Parameter | None = None
+    ) -> Tensor:
+        """A linear layer by its module name, and its adapter when the name is a target. ``weight``: one that is used before."""
         recipe = self.recipe
-        weight = self.weight(ops.width_of(x) * out)
+        weight = weight or self.weight(ops.width_of(x) * out)
         if recipe.quantized and quantized:
             result = ops.dequantized_linear(x, weight, out, recipe.compute, recipe.unpacked, holds=recipe.keeps_inputs)
         else:
@@ -139,13 +143,15 @@ class Net:
         elements = weights or ops.width_of(x)
         if self.recipe.fused or self.recipe.compiled:
             return ops.fused_norm(
-                x, None if kind == "none" else self.weight(2 * elements if kind == "layer" else elements), rows
+                x, None if kind == "none" else self.weight(2 * elements if kind in ("layer", "layer-written") else elements), rows
             )
         if kind == "none":
             return ops.to(ops.layer_norm(ops.to(x, FP32), None, None), x.width)
         weight = self.weight(elements)
         if kind == "layer":
             return ops.layer_norm(x, weight, self.weight(elements))
+        if kind == "layer-written":
+            return ops.written_norm(x, weight, self.weight(elements))
         if kind == "layer-plain":
             return ops.layer_norm(x, weight, None)
         if kind == "layer-fp32":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.memory.extent import Extent, add, times
+from advisor.memory.extent import NOTHING, Extent, add, times
 from advisor.memory.shadow import FP32, HALF, Parameter, Storage, Tensor, op
 
 
@@ -21,12 +21,16 @@ def per_sequence(w: int) -> Extent:
 
 
 def width_of(x: Tensor) -> int:
-    """Elements per token; of a tensor over the tape's other tokens, per one of those."""
+    """Elements per token; of a tensor over the tape's other tokens, per one of those; of a table, per row."""
+    if x.tape.rows != NOTHING and not x.elements[1] and not x.elements[5]:
+        return max(x.elements) // max(x.tape.rows)
     return x.elements[1] or x.elements[5] // max(1, x.tape.others)
 
 
 def spread(x: Tensor, w: int) -> Extent:
-    """``w`` elements for each token that x has."""
+    """``w`` elements for each token, or row, that x has."""
+    if x.tape.rows != NOTHING and not x.elements[1] and not x.elements[5]:
+        return times(x.tape.rows, w)
     return per_token(w) if x.elements[1] or not x.tape.others else per_sequence(w * x.tape.others)
 
 
@@ -205,6 +209,23 @@ def centred_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
     del squared
     normal = multiply_rows(op([x32, mean], x32.elements, FP32), inverse)
     return to(multiply_weight(normal, weight), x.width)
+
+
+def written_norm(x: Tensor, weight: Parameter, bias: Parameter) -> Tensor:
+    """DebertaLayerNorm: the difference to the mean is made twice and both are kept, over a root; weight and bias come after the cast.
+    The root's derivative makes four tensors as large as x (FunctionsManual.cpp, div_tensor_other_grad)."""
+    x32 = to(x, FP32)
+    mean = op([x32], spread(x, 1), FP32)
+    difference = op([x32, mean], x32.elements, FP32)
+    squared = op([difference], x32.elements, FP32, [difference])
+    del difference
+    variance = op([squared], spread(x, 1), FP32)
+    del squared
+    root = op([variance], variance.elements, FP32, saves_output=True)
+    difference = op([x32, mean], x32.elements, FP32)
+    normal = op([difference, root], x32.elements, FP32, [difference, root], scratch=times(x32.elements, 3 * FP32))
+    del difference, x32
+    return op([multiply_weight(to(normal, x.width), weight)], x.elements, max(x.width, weight.width), passes=True, weight=bias)
 
 
 def layer_norm(x: Tensor, weight: Parameter | None, bias: Parameter | None) -> Tensor:

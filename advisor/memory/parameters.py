@@ -105,6 +105,13 @@ def _ends(model: Model, ends: Ends) -> Iterator[Weight]:
             yield from _norm(f"{stack}.embedding_norm", width, model.norm)
         if model.final_norm:
             yield from _norm(f"{stack}.norm", model.hidden, model.norm)
+    if ends.distances:
+        yield Weight("rel_embeddings", ends.distances, model.hidden, "embedding")
+    if ends.distances_norm:
+        yield from _norm("rel_embeddings.norm", model.hidden, model.norm)
+    if ends.convolution:
+        yield from _convolution("conv", model.hidden, model.hidden // ends.convolution.groups * ends.convolution.kernel, bias=True)
+        yield from _norm("conv.norm", model.hidden, model.norm)
     if ends.head in ("masked-lm", "sequence", "pooler"):
         inner = width if ends.head == "masked-lm" else model.hidden
         yield from _linear(ends.dense, inner, model.hidden, ends.dense_bias)
@@ -165,7 +172,7 @@ def _linear(name: str, rows: int, cols: int, bias: bool) -> Iterator[Weight]:
 def _norm(name: str, width: int, norm: Norm) -> Iterator[Weight]:
     if norm != "none":
         yield Weight(name, width, 1, "norm")
-    if norm == "layer":
+    if norm in ("layer", "layer-written"):
         yield Weight(f"{name}.bias", width, 1, "norm")
 
 
@@ -245,8 +252,22 @@ def _attention(mixer: Attention, norm: Norm, hidden: int, part: str = "") -> Ite
         yield Weight("k_norm", mixer.kv_heads, mixer.head_dim, "norm")
     if mixer.sinks:
         yield Weight("sinks", mixer.heads, 1, "other")
+    if mixer.disentangled:
+        yield from _distances(mixer, hidden)
     if mixer.buckets:
         yield Weight("relative_attention_bias", mixer.buckets, mixer.heads, "other")
+
+
+def _distances(mixer: Attention, hidden: int) -> Iterator[Weight]:
+    """DeBERTa's biases beside a projection of all three, and its projections of distances."""
+    if mixer.fused:
+        yield Weight("q_bias", mixer.query_width, 1, "other")
+        yield Weight("v_bias", mixer.query_width, 1, "other")
+    if mixer.distances and not mixer.distances.shared:
+        if mixer.distances.to_keys:
+            yield from _linear("pos_key_proj", mixer.query_width, hidden, bias=not mixer.fused)
+        if mixer.distances.to_queries:
+            yield from _linear("pos_query_proj", mixer.query_width, hidden, bias=True)
 
 
 def _latent(mixer: LatentAttention, norm: Norm, hidden: int) -> Iterator[Weight]:

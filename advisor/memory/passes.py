@@ -50,12 +50,15 @@ def stored_block(
     y = layer_forward(net, layer, x, hidden, dropout)
     forward = tape.take_peaks()
     node, output = y.node, y.storage.extent
-    del x, y
+    before = tape.live
+    del x
+    unkept = less(before, tape.live)
+    del y
     kept_forward, kept = turn(tape)
     tape.arriving = Storage(tape, output)
     run_backward(tape, node)
     held = total(storage.extent for storage in set(tape.held))
-    return Block(kept_forward, kept, forward, tape.take_peaks(), tape.gradients, held)
+    return Block(kept_forward, kept, forward, tape.take_peaks(), tape.gradients, held, input=unkept)
 
 
 @lru_cache(maxsize=4096)
@@ -286,6 +289,9 @@ def _stacked(recipe: Recipe, rank: Rank, layers: list[Block], others: int, *, ch
         return encoders.shared(recipe, layer, model.hidden, others, checkpointed=checkpointed)
 
     start = encoders.embedding_block(recipe, model, last=True, tied=tied, checkpointed=checkpointed)
+    if model.ends.convolution:
+        layers = encoders.with_convolution(recipe, model, layers)
+        depth += 1
     first = encoders.stack(layers[:depth], start, around(model.layers[0]))
     if not model.is_encoder_decoder:
         return first

@@ -148,6 +148,7 @@ def _recipe(w: Workload) -> Recipe:
         narrow_loss=own_loss and (deepspeed_masters(w) or not w.engine.autocasts),
         compiled=w.compile and w.task == "train",
         joined=w.engine.joined_projections and w.task == "train",
+        cuts_distances=_cuts_distances(w),
         expands_keys=w.engine.expands_keys and w.task == "train",
         unpacked=BYTES["fp16"] * (2 if w.engine.kbit_from_fp16 and w.precision.startswith("bf16") else 1),
         quantized_head=quantized and kbit(w) and w.engine.kbit_head,
@@ -160,6 +161,12 @@ def _recipe(w: Workload) -> Recipe:
         clamped=w.model.ends is not None and w.model.ends.audio is not None and width == 2 and w.precision.startswith("fp16"),
         fused=w.task == "train" and w.engine.fused,
     )
+
+
+def _cuts_distances(w: Workload) -> bool:
+    """The first DeBERTa looks no farther than the sequence is long (modeling_deberta.py, compute_attention_span)."""
+    ends = w.model.ends
+    return ends is not None and ends.cuts_distances and 2 * (w.seq if w.task == "train" else w.prompt) < ends.distances
 
 
 def _loss(w: Workload) -> str:

@@ -41,6 +41,7 @@ class Block(NamedTuple):
     held: Extent = NOTHING  # what is still referred to when the backward pass is done, until the next forward pass is
     with_forward: Extent = NOTHING  # live beside it during its forward pass alone
     with_backward: Extent = NOTHING
+    input: Extent = NOTHING  # what it was given, where nothing keeps that for the backward pass
 
 
 class Tape:
@@ -64,6 +65,7 @@ class Tape:
         self._rising = False
         self.outside = Storage(self, NOTHING)  # what is live anyway and counted elsewhere
         self.others = 0  # tokens of the other sequence in sight: what an encoder has read, or 1 for a sequence's first token
+        self.rows: Extent = NOTHING  # of a table that is multiplied like a sequence
 
     def grow(self, extent: Extent) -> None:
         self.live = add(self.live, extent)

@@ -35,7 +35,7 @@ _MAYBE_UNUSED = (
     "sliding_window",
 )
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "half": "fp16", "float": "fp32"}
-_ACTIVATIONS: dict[str, Any] = {
+ACTIVATIONS: dict[str, Any] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",
@@ -134,7 +134,7 @@ def _model(keys: Keys, family: Family, config: Mapping[str, Any], name: str) -> 
         norm=family.norm,
         final_norm=family.last_norm and keys.get("final_norm") is not False,
         head_bias=keys.says(family.head_bias),
-        positions=keys.count("max_position_embeddings") + family.position_offset if family.positions else 0,
+        positions=keys.count("max_position_embeddings") + family.position_offset if keys.says(family.positions) else 0,
         embedding_width=narrow if narrow != hidden else None,
         embedding_norm=family.embedding_norm,
         logit_softcap=keys.get("final_logit_softcapping") is not None,
@@ -212,7 +212,7 @@ def attention_of(keys: Keys, family: Family, window: int | None) -> Mixer:
 
 def mlp_of(keys: Keys, family: Family) -> Mlp:
     activation = keys.get("hidden_act")
-    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise keys.fail("hidden_act", f"= {shown(activation)} is not known")
     width = keys.optional("intermediate_size")
     if width is None and family.gated:
@@ -222,7 +222,7 @@ def mlp_of(keys: Keys, family: Family) -> Mlp:
         gated=family.gated,
         bias=keys.says(family.mlp_bias),
         fused=family.fused_mlp,
-        activation=_ACTIVATIONS[activation],
+        activation=ACTIVATIONS[activation],
     )
 
 

@@ -56,7 +56,7 @@ class Family(NamedTuple):
     gated: bool = True
     fused_mlp: bool = False
     mlp_bias: Rule = False
-    positions: bool = False  # a learned position table of ``max_position_embeddings`` rows
+    positions: Rule = False  # a learned position table of ``max_position_embeddings`` rows
     position_offset: int = 0  # rows more than that
     unused_positions: int = 0  # rows of the table that no token has
     embedding_norm: bool = False
@@ -98,7 +98,6 @@ NOT_YET: dict[str, str] = {
     "nemotron-nas": "layers of different widths",
     "phi3small": "block-sparse attention layers",
     **dict.fromkeys(("grok-2", "step3p5", "step3p7"), "its layers"),
-    **dict.fromkeys(("deberta", "deberta-v2"), "disentangled attention layers"),
     **dict.fromkeys(("pegasus", "marian"), "encoder layers"),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.model_files import encoders, translations
+from advisor.model_files import deberta, encoders, translations
 from advisor.model_files.families import Family, like
 
 _BERT = Family(
@@ -48,6 +48,44 @@ _BERT = Family(
     ),
 )
 _ROBERTA = like(_BERT, {"vocab_size": 50265}, unused_positions=2)  # its positions count from the padding token's place
+_DEBERTA = like(
+    _BERT,
+    {
+        "vocab_size": 128100,
+        "hidden_size": 1536,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 24,
+        "type_vocab_size": 0,
+        "relative_attention": False,
+        "max_relative_positions": -1,
+        "position_buckets": -1,
+        "position_biased_input": True,
+        "pos_att_type": None,
+        "share_att_key": False,
+        "norm_rel_ebd": "none",
+        "attention_head_size": None,
+        "pooler_hidden_act": "gelu",
+        "pooler_hidden_size": None,
+        "embedding_size": None,
+        "cls_dropout": None,
+        "conv_kernel_size": 0,
+        "conv_groups": 1,
+        "conv_act": "tanh",
+    },
+    fixed={"talking_head": False, "legacy": True},
+    positions="position_biased_input",
+    layers=deberta.layers,
+    ends=deberta.ends,
+    names=(
+        ("q_proj", "attention.self.query_proj"),
+        ("k_proj", "attention.self.key_proj"),
+        ("v_proj", "attention.self.value_proj"),
+        ("pos_key_proj", "attention.self.pos_key_proj"),
+        ("pos_query_proj", "attention.self.pos_query_proj"),
+        *_BERT.names[3:],
+    ),
+)
 _T5 = Family(
     defaults={
         "vocab_size": 32128,
@@ -221,6 +259,28 @@ ENCODERS: dict[str, Family] = {
             ("down_proj", "ffn.lin2"),
             ("post_attention_layernorm", "sa_layer_norm"),
             ("post_feedforward_layernorm", "output_layer_norm"),
+        ),
+    ),
+    "deberta-v2": _DEBERTA,
+    "deberta": like(
+        _DEBERTA,
+        {
+            "vocab_size": 50265,
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+        },
+        norm="layer-written",
+        qkv_bias=False,
+        fused_qkv=True,
+        names=(
+            ("qkv_proj", "attention.self.in_proj"),
+            ("q_bias", "attention.self.q_bias"),
+            ("v_bias", "attention.self.v_bias"),
+            ("pos_key_proj", "attention.self.pos_proj"),
+            ("pos_query_proj", "attention.self.pos_q_proj"),
+            *_BERT.names[3:],
         ),
     ),
     "modernbert": Family(

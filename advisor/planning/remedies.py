@@ -166,7 +166,7 @@ def faster_attention(w: Workload) -> Settings:
     why_not = why_not_flash(w.engine, w.gpu, w.model, w.precision)
     if not why_not:
         return [{"attention": "flash"}]
-    return NotApplicable(why_not) if w.model.softcapped else [{"attention": "auto"}]
+    return NotApplicable(why_not) if w.model.eager_only else [{"attention": "auto"}]
 
 
 def fuse_optimizer(w: Workload) -> Settings:
