@@ -178,6 +178,7 @@ def weighed(net: Net, a: Attention, scores: Tensor, v: Tensor) -> Tensor:
 def surround(net: Net, a: Attention, hidden: int) -> None:
     """A layer is given the table of distances."""
     d, tape = a.distances, net.tape
+    net.holds_inner = True
     if d:
         tape.rows = rows_of(net.recipe, d)
         table: Extent = (2 * d.span * hidden, 0, 0, 0, 0, 0)
@@ -197,13 +198,14 @@ def listed(recipe: Recipe, hidden: int, depth: int) -> Extent:
 
 
 @lru_cache(maxsize=256)
-def convolution_block(recipe: Recipe, model: Model) -> Block:
-    """ConvLayer of v2 xlarge: the embedding goes through it, and is added to what the first layer has made. It is never run again."""
+def convolution_block(recipe: Recipe, model: Model, *, graded: bool) -> Block:
+    """ConvLayer of v2 xlarge: the embedding goes through it, and is added to what the first layer has made. It is never run again.
+    ``graded``: the embedding has a gradient."""
     assert model.ends and model.ends.convolution
     shape, width = model.ends.convolution, model.hidden
     tape = Tape(grad=recipe.train, autocast=recipe.autocast)
     net = Net(tape, recipe)
-    embedded = Tensor(tape, tape.outside, per_token(width), recipe.stream, recipe.trainable and tape.grad, None)
+    embedded = Tensor(tape, tape.outside, per_token(width), recipe.stream, graded and tape.grad, None)
     x = tape.tensor(per_token(width), recipe.stream, needs_grad=True)
     out = by_heads(embedded)
     weight, bias = net.weight(width * width // shape.groups * shape.kernel), net.weight(width)

@@ -227,11 +227,12 @@ def stack(blocks: Sequence[Block], start: Block, about: Shared) -> list[Block]:
     return put
 
 
-def with_convolution(recipe: Recipe, model: Model, layers: Sequence[Block]) -> list[Block]:
+def with_convolution(recipe: Recipe, model: Model, layers: Sequence[Block], *, checkpointed: bool) -> list[Block]:
     """DeBERTa's behind its first layer, beside which the gradient of the embedding waits that it has made."""
-    waits = times(per_token(model.hidden), recipe.stream if recipe.trainable else 0)
-    first = layers[0]._replace(with_backward=waits)
-    return [first, disentangled.convolution_block(recipe, model), *layers[1:]]
+    graded = recipe.trainable or checkpointed
+    waits = times(per_token(model.hidden), recipe.stream if graded else 0)
+    convolution = disentangled.convolution_block(recipe, model, graded=graded)
+    return [layers[0]._replace(with_backward=waits), convolution, *layers[1:]]
 
 
 def at_length(block: Block, length: int) -> Block:

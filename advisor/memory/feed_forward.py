@@ -19,7 +19,10 @@ def mlp(net: Net, m: Mlp, x: Tensor, hidden: int, prefix: str = "") -> Tensor:
         wide = net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias)
         return net.linear(prefix + "down_proj", op([wide], per_token(m.width), wide.width, [wide]), hidden, bias=m.bias)
     if not m.gated:
-        return mlp_out(net, m, mlp_in(net, m, x, prefix), hidden, prefix)
+        wide = mlp_in(net, m, x, prefix)
+        if net.holds_inner:
+            net.held = wide
+        return mlp_out(net, m, wide, hidden, prefix)
     if m.fused:
         return gated_halves(net, m, net.linear(prefix + "gate_up_proj", x, 2 * m.width, bias=m.bias), hidden, prefix)
     return net.linear(

@@ -80,6 +80,7 @@ class Net:
         self.cross_bias: Tensor | None = None  # the zeros in their place in cross-attention
         self.distances: Tensor | None = None  # DeBERTa's table of them, which all layers share
         self.held: Tensor | None = None  # what a variable holds to the end of the layer: eager attention's weights, its output
+        self.holds_inner = False  # a variable holds what goes into an MLP's last matrix, to the end of the layer (DebertaLayer)
         self.own_names: dict[str, str] = {}  # what the family calls its modules, where that is not Llama's name
         self._weights: list[Parameter] = []  # autocast's cache knows weights by identity: keep them
 

@@ -212,8 +212,11 @@ def centred_norm(x: Tensor, weight: Parameter, rows: int = 1) -> Tensor:
 
 
 def written_norm(x: Tensor, weight: Parameter, bias: Parameter) -> Tensor:
-    """DebertaLayerNorm: the difference to the mean is made twice and both are kept, over a root; weight and bias come after the cast.
-    The root's derivative makes four tensors as large as x (FunctionsManual.cpp, div_tensor_other_grad)."""
+    """DebertaLayerNorm: the difference to the mean is made twice, and both are kept; weight and bias come after the cast back.
+
+    The derivative of the division makes three tensors as large as x (FunctionsManual.cpp, div_tensor_other_grad). What the product
+    with the weight keeps is kept before it is made: a recomputation that ends there does not make it.
+    """
     x32 = to(x, FP32)
     mean = op([x32], spread(x, 1), FP32)
     difference = op([x32, mean], x32.elements, FP32)
@@ -225,7 +228,12 @@ def written_norm(x: Tensor, weight: Parameter, bias: Parameter) -> Tensor:
     difference = op([x32, mean], x32.elements, FP32)
     normal = op([difference, root], x32.elements, FP32, [difference, root], scratch=times(x32.elements, 3 * FP32))
     del difference, x32
-    return op([multiply_weight(to(normal, x.width), weight)], x.elements, max(x.width, weight.width), passes=True, weight=bias)
+    normal = to(normal, x.width)
+    width, saves = max(x.width, weight.width), [normal] if weight.trainable else []
+    scratch = times(x.elements, width) if weight.trainable else NOTHING
+    normal = op([normal], x.elements, width, saves, scratch=scratch, view=True, weight=weight)
+    x.tape.mark()
+    return op([op([normal], x.elements, width, passes=True)], x.elements, width, passes=True, weight=bias)
 
 
 def layer_norm(x: Tensor, weight: Parameter | None, bias: Parameter | None) -> Tensor:

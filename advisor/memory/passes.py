@@ -290,7 +290,7 @@ def _stacked(recipe: Recipe, rank: Rank, layers: list[Block], others: int, *, ch
 
     start = encoders.embedding_block(recipe, model, last=True, tied=tied, checkpointed=checkpointed)
     if model.ends.convolution:
-        layers = encoders.with_convolution(recipe, model, layers)
+        layers = encoders.with_convolution(recipe, model, layers, checkpointed=checkpointed)
         depth += 1
     first = encoders.stack(layers[:depth], start, around(model.layers[0]))
     if not model.is_encoder_decoder:
