@@ -167,7 +167,6 @@ class Ends(NamedTuple):
     audio: Audio | None = None  # what the encoder reads in place of tokens
     fp32_modules: tuple[str, ...] = ()  # T5: what transformers leaves fp32 in an fp16 model, and never quantizes
 
-
     distances: int = 0  # DeBERTa: rows of the table of distances
     cuts_distances: bool = False  # no more of them than a sequence can tell apart
     distances_norm: bool = False  # a norm over them, once for all layers

@@ -23,6 +23,7 @@ _PAIRS: Extent = (0, 0, 1, 0, 0, 0)
 
 
 def disentangled(net: Net, a: Attention, x: Tensor, hidden: int) -> Tensor:
+    """Attention by the code of either generation: what its variables hold, they hold to its end."""
     out = joined(net, a, x) if a.fused else apart(net, a, x)
     return net.linear("o_proj", out, hidden, bias=a.out_bias)
 
@@ -40,10 +41,10 @@ def apart(net: Net, a: Attention, x: Tensor) -> Tensor:
     scores = product(q, ops.scaled(k), times(_PAIRS, a.heads))
     beside = None
     if d:
-        table = ops.dropout(there(net), d.dropout if net.recipe.train else 0.0)
+        table = dropped_table(net, d)
         beside = by_distance(net, a, d, q, k, table, (q_weight, k_weight))
         scores = ops.plus(scores, beside)
-    scores, seen = masked(scores)
+    scores, _seen = masked(scores)
     return weighed(net, a, scores, v)
 
 
@@ -64,10 +65,10 @@ def by_distance(
             queries = for_each(net, d, by_heads(net.linear("pos_query_proj", table, width, bias=True)))
     scores = None
     if d.to_keys and keys:
-        of_keys, places = picked(a, met(net, a, d, q, keys))
+        of_keys, _places = picked(a, met(net, a, d, q, keys))
         scores = with_scores(scores, ops.scaled(of_keys))
     if d.to_queries and queries:
-        of_queries, other_places = picked(a, met(net, a, d, k, queries))
+        of_queries, _other_places = picked(a, met(net, a, d, k, queries))
         scores = with_scores(scores, ops.scaled(of_queries))
     assert scores
     return scores
@@ -85,31 +86,33 @@ def joined(net: Net, a: Attention, x: Tensor) -> Tensor:
     scores = product(flat(q), flat(k), times(_PAIRS, a.heads))
     beside = None
     if d:
-        table = ops.dropout(there(net), d.dropout if net.recipe.train else 0.0)
+        table = dropped_table(net, d)
         table = op([table], times(net.tape.rows, ops.width_of(x)), table.width, view=True)
         beside = by_cut_distance(net, a, d, q, k, table)
         scores = ops.plus(scores, beside)
-    scores, seen = masked(scores)
+    scores, _seen = masked(scores)
     return weighed(net, a, scores, v)
 
 
 def by_cut_distance(net: Net, a: Attention, d: Distances, q: Tensor, k: Tensor, table: Tensor) -> Tensor:
+    """The same as the first DeBERTa goes about it."""
     scores = None
     if d.to_keys:
         keys = net.linear("pos_key_proj", table, a.query_width)
-        of_keys, places = picked(a, met(net, a, d, flat(q), for_each(net, d, keys)))
+        of_keys, _places = picked(a, met(net, a, d, flat(q), for_each(net, d, keys)))
         scores = with_scores(scores, of_keys)
     if d.to_queries:
         queries = ops.scaled(net.linear("pos_query_proj", table, a.query_width, bias=True))
-        of_queries, other_places = picked(a, met(net, a, d, flat(k), for_each(net, d, queries)))
+        of_queries, _other_places = picked(a, met(net, a, d, flat(k), for_each(net, d, queries)))
         scores = with_scores(scores, of_queries)
     assert scores
     return scores
 
 
-def there(net: Net) -> Tensor:
+def dropped_table(net: Net, d: Distances) -> Tensor:
+    """The table of distances, behind a dropout of the layer's own."""
     assert net.distances
-    return net.distances
+    return ops.dropout(net.distances, d.dropout if net.recipe.train else 0.0)
 
 
 def rows_of(recipe: Recipe, d: Distances) -> Extent:
@@ -135,9 +138,12 @@ def for_each(net: Net, d: Distances, table: Tensor) -> Tensor:
 
 
 def met(net: Net, a: Attention, d: Distances, content: Tensor, table: Tensor) -> Tensor:
-    """Scores of content with every distance."""
-    cut = net.recipe.cuts_distances
-    return product(content, table, times(_PAIRS, 2 * a.heads) if cut else per_token(2 * d.span * a.heads))
+    """Scores of content with every distance. Either side is kept for the other's gradient; a frozen table has none."""
+    elements = times(_PAIRS, 2 * a.heads) if net.recipe.cuts_distances else per_token(2 * d.span * a.heads)
+    if content.tape.autocast:
+        content, table = ops.to(content, HALF), ops.to(table, HALF)
+    saves = [x for x, other in ((content, table), (table, content)) if other.needs_grad]
+    return op([content, table], elements, content.width, saves)
 
 
 def picked(a: Attention, met: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,8 +206,11 @@ def listed(recipe: Recipe, hidden: int, depth: int) -> Extent:
 @lru_cache(maxsize=256)
 def convolution_block(recipe: Recipe, model: Model, *, graded: bool) -> Block:
     """ConvLayer of v2 xlarge: the embedding goes through it, and is added to what the first layer has made. It is never run again.
-    ``graded``: the embedding has a gradient."""
-    assert model.ends and model.ends.convolution
+
+    ``graded``: the embedding has a gradient.
+    """
+    assert model.ends
+    assert model.ends.convolution
     shape, width = model.ends.convolution, model.hidden
     tape = Tape(grad=recipe.train, autocast=recipe.autocast)
     net = Net(tape, recipe)
@@ -213,7 +222,9 @@ def convolution_block(recipe: Recipe, model: Model, *, graded: bool) -> Block:
         out, copy = ops.to(out, HALF), ops.cast_weight(out, weight)
         out = op([out, copy], out.elements, HALF, [out, copy], weight=bias)
     else:
-        out = op([out], out.elements, out.width, [out], weight=Parameter(weight.elements + width, weight.width, weight.trainable))
+        out = op(
+            [out], out.elements, out.width, [out], weight=Parameter(weight.elements + width, weight.width, weight.trainable)
+        )
     out = by_heads(out)
     out = op([out], out.elements, out.width, view=True)
     out = ops.activation(ops.dropout(out, model.residual_dropout if recipe.train else 0.0), shape.activation)

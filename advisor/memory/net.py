@@ -144,7 +144,9 @@ class Net:
         elements = weights or ops.width_of(x)
         if self.recipe.fused or self.recipe.compiled:
             return ops.fused_norm(
-                x, None if kind == "none" else self.weight(2 * elements if kind in ("layer", "layer-written") else elements), rows
+                x,
+                None if kind == "none" else self.weight(2 * elements if kind in ("layer", "layer-written") else elements),
+                rows,
             )
         if kind == "none":
             return ops.to(ops.layer_norm(ops.to(x, FP32), None, None), x.width)

@@ -215,7 +215,7 @@ def written_norm(x: Tensor, weight: Parameter, bias: Parameter) -> Tensor:
     """DebertaLayerNorm: the difference to the mean is made twice, and both are kept; weight and bias come after the cast back.
 
     The derivative of the division makes three tensors as large as x (FunctionsManual.cpp, div_tensor_other_grad). What the product
-    with the weight keeps is kept before it is made: a recomputation that ends there does not make it.
+    with the weight keeps is kept before it is made: a recomputation ends there, and does not make it.
     """
     x32 = to(x, FP32)
     mean = op([x32], spread(x, 1), FP32)
@@ -229,11 +229,13 @@ def written_norm(x: Tensor, weight: Parameter, bias: Parameter) -> Tensor:
     normal = op([difference, root], x32.elements, FP32, [difference, root], scratch=times(x32.elements, 3 * FP32))
     del difference, x32
     normal = to(normal, x.width)
-    width, saves = max(x.width, weight.width), [normal] if weight.trainable else []
-    scratch = times(x.elements, width) if weight.trainable else NOTHING
-    normal = op([normal], x.elements, width, saves, scratch=scratch, view=True, weight=weight)
+    width, scratch = max(x.width, weight.width), times(x.elements, x.width) if weight.trainable else NOTHING
+    kept = normal if weight.trainable else x.tape.tensor(NOTHING, width)  # or the weight
+    normal = op([normal], x.elements, width, [kept], scratch=scratch, view=True, weight=weight)
+    del kept
     x.tape.mark()
-    return op([op([normal], x.elements, width, passes=True)], x.elements, width, passes=True, weight=bias)
+    normal = op([normal], x.elements, width, passes=True)
+    return op([normal], x.elements, width, passes=True, weight=bias)
 
 
 def layer_norm(x: Tensor, weight: Parameter | None, bias: Parameter | None) -> Tensor:

@@ -110,7 +110,9 @@ def _ends(model: Model, ends: Ends) -> Iterator[Weight]:
     if ends.distances_norm:
         yield from _norm("rel_embeddings.norm", model.hidden, model.norm)
     if ends.convolution:
-        yield from _convolution("conv", model.hidden, model.hidden // ends.convolution.groups * ends.convolution.kernel, bias=True)
+        yield from _convolution(
+            "conv", model.hidden, model.hidden // ends.convolution.groups * ends.convolution.kernel, bias=True
+        )
         yield from _norm("conv.norm", model.hidden, model.norm)
     if ends.head in ("masked-lm", "sequence", "pooler"):
         inner = width if ends.head == "masked-lm" else model.hidden

@@ -47,7 +47,9 @@ def _distances(keys: Keys) -> Distances | None:
 
 
 def _span(keys: Keys) -> int:
-    for key in ("position_buckets", "max_relative_positions") if keys.model_type == "deberta-v2" else ("max_relative_positions",):
+    for key in (
+        ("position_buckets", "max_relative_positions") if keys.model_type == "deberta-v2" else ("max_relative_positions",)
+    ):
         wide = keys.optional(key, least=-1)
         if wide and wide > 0:
             return wide

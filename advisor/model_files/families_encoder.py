@@ -68,7 +68,6 @@ _DEBERTA = like(
         "pooler_hidden_act": "gelu",
         "pooler_hidden_size": None,
         "embedding_size": None,
-        "cls_dropout": None,
         "conv_kernel_size": 0,
         "conv_groups": 1,
         "conv_act": "tanh",
@@ -271,6 +270,7 @@ ENCODERS: dict[str, Family] = {
             "num_hidden_layers": 12,
             "num_attention_heads": 12,
         },
+        harmless=_BERT.harmless | {"conv_kernel_size"},  # the second generation's
         norm="layer-written",
         qkv_bias=False,
         fused_qkv=True,
