@@ -5,6 +5,7 @@ down to which variable holds what until when, because that decides what is live 
 """
 
 from advisor.memory import operations as ops
+from advisor.memory.disentangled import disentangled
 from advisor.memory.extent import NOTHING, Extent, add, times
 from advisor.memory.net import Net
 from advisor.memory.operations import per_token
@@ -17,8 +18,6 @@ INDEX = 8  # bytes of an int64
 def attention(net: Net, a: Attention, x: Tensor, hidden: int, norm: str, memory: Tensor | None = None) -> Tensor:
     """``memory``: what a decoder attends to in place of its own tokens."""
     if a.disentangled:
-        from advisor.memory.disentangled import disentangled
-
         return disentangled(net, a, x, hidden)
     part = "" if memory is None else "cross."
     joined = a.fused or net.recipe.joined

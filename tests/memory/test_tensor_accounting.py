@@ -8,6 +8,8 @@ that their name says, and their config stands in the case; recurrent layers ran 
 causal-conv1d and flash-linear-attention. Encoders saw no padding. Whisper's spectrograms are counted, with the copy that
 ``generate`` makes of them, and its ``seq`` is the decoder's; autocast over a 16-bit base, as adapters are trained, stands as
 bf16-mixed.
+DeBERTa was given its mask in whole numbers, as tokenizers make it, and gather's derivative added in place, as it does outside
+fake tensors.
 """
 
 from __future__ import annotations
