@@ -192,7 +192,8 @@ def surround(net: Net, a: Attention, hidden: int) -> None:
 
 
 def shared(recipe: Recipe, a: Attention, hidden: int) -> tuple[Extent, Extent]:
-    """What all layers are given, as extents: the mask of each pair, its distance, the norm of the table; and the gradient of that."""
+    """What all layers are given, as extents: the mask of each pair in whole numbers, since tokenizers make it so, its distance, and
+    the norm of the table; and the gradient of that."""
     table: Extent = (2 * a.distances.span * hidden * recipe.stream, 0, 0, 0, 0, 0) if a.distances else NOTHING
     given: Extent = (0, 0, INDEX, 0, INDEX if a.distances else 0, 0)
     return given if a.fused else add(given, table), table if recipe.trainable else NOTHING

@@ -59,6 +59,11 @@ def _span(keys: Keys) -> int:
 def ends(keys: Keys, config: Mapping[str, Any], many: int) -> Ends:
     head, labels = head_of(config, "none")
     masked, second, rate = head == "masked-lm", keys.model_type == "deberta-v2", keys.share("resid_pdrop")
+    own_bias = masked and not keys.says("legacy")
+    if own_bias and not keys.says("tie_word_embeddings"):
+        raise keys.fail(
+            "legacy", "= False multiplies by the embedding, and tie_word_embeddings = False is not estimated yet with it"
+        )
     far = 2 * _span(keys) if keys.says("relative_attention") else 0
     return Ends(
         encoder=many,
@@ -69,6 +74,7 @@ def ends(keys: Keys, config: Mapping[str, Any], many: int) -> Ends:
         token_types=keys.optional("type_vocab_size", least=0) or 0,
         dropout=rate,
         head_dropout=rate if head == "tokens" and "TokenClass" in str(config.get("architectures")) else 0.0,
+        logits_bias=own_bias,
         masks_embedding=True,
         distances=far,
         cuts_distances=not second,
