@@ -88,7 +88,8 @@ def silent_peaks(recipe: Recipe, model: Model, source: int) -> tuple[Peak, ...]:
     assert model.ends
     read = recipe._replace(train=False, dropout=False)
 
-    counts_copies = model.ends.audio is not None  # autocast's, of weights, which are not counted in a pass over text
+    # Autocast's copies of weights, which are not counted in a pass over text through other encoders than DeBERTa.
+    counts_copies = model.ends.audio is not None or model.ends.masks_embedding
 
     def stack(layers: tuple[Layer, ...], others: int, *, last: bool = False) -> tuple[list[Peak], Extent]:
         """The peaks, and autocast's copies."""

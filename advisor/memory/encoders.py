@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from advisor.memory import disentangled
+from advisor.memory import disentangled, sound
 from advisor.memory import operations as ops
-from advisor.memory import sound
 from advisor.memory.attention import INDEX
 from advisor.memory.extent import NOTHING, Extent, add, times
 from advisor.memory.net import Net, Recipe

@@ -14,6 +14,7 @@ from advisor.memory.extent import size
 from advisor.memory.net import Recipe
 from advisor.memory.parameters import layer_weights, parameter_count
 from advisor.memory.passes import stored_block
+from advisor.memory.runtime import workspace
 from advisor.model_files.config import model_from_config
 from advisor.workload import resolve
 
@@ -157,3 +158,31 @@ def test_what_is_not_understood_is_refused(keys: dict[str, Any], says: str) -> N
     """One line, with the key."""
     with pytest.raises(RequestError, match=says):
         built(V3, **keys)
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "precision", "peak"),
+    [
+        (V3, "DebertaV2ForSequenceClassification", "fp32", 1_152_191_488),
+        (V3, "DebertaV2ForSequenceClassification", "bf16-mixed", 950_779_392),
+        (V3, "DebertaV2ForMaskedLM", "bf16-mixed", 6_025_935_360),
+        (V1, "DebertaForSequenceClassification", "bf16-mixed", 770_372_608),
+    ],
+)
+def test_an_evaluation_is_within_one_percent(config: dict[str, Any], architecture: str, precision: str, peak: int) -> None:
+    """Four layers, 8 × 512 tokens with labels under ``no_grad``, counted as in test_tensor_accounting.py: the weights included, and
+    autocast's copies of all of them."""
+    train = config | {"num_hidden_layers": 4, "architectures": [architecture]}
+    w = resolve(
+        Job(
+            gpu="h200",
+            engine="transformers",
+            train=train,
+            batch=8,
+            seq=512,
+            precision=precision,
+            optimizer="none",
+            loss="plain",
+        )
+    )
+    assert estimate_workload(w).phases["eval"] - workspace(w).point == pytest.approx(peak, rel=0.01)
