@@ -371,7 +371,9 @@ def _attention(job: Job, engine: Engine, gpu: Gpu, model: Model, precision: str)
     why_not = why_not_flash(engine, gpu, model, precision)
     if asked == "flash" and why_not:
         raise RequestError(f"attention: flash cannot run here: {why_not}")
-    if asked != "flash" and model.eager_only and not engine.serving:
+    if engine.ggml and asked in ("auto", "sdpa") and not engine.flash_by_itself:
+        return "eager"  # -fa off
+    if asked != "flash" and model.eager_only and not engine.serving and not engine.ggml:
         return "eager"  # SDPA has no soft-cap; transformers falls back to its own attention, FlashAttention-2 alone has one
     if asked not in ("auto", "sdpa"):
         return asked

@@ -8,6 +8,7 @@ import pytest
 
 from advisor.errors import RequestError
 from advisor.job import Job
+from advisor.memory.llama_cpp import uses_flash
 from advisor.planning import pairs
 from advisor.workload import Workload, resolve
 
@@ -80,6 +81,14 @@ def test_attention_follows_card_type_and_heads() -> None:
     assert decided(precision="fp32").attention == "efficient"
     assert decided(train="gemma-2-9b").attention == "eager"
     assert "compute capability 8.0" in refused(gpu="v100-16", attention="flash")
+
+
+def test_what_a_job_says_of_attention_is_what_llama_cpp_does() -> None:
+    """Its own kernel has the soft-cap; the job as it is shown, asked for again, is the same job."""
+    shown = decided(train=None, infer="gemma-2-9b", engine="llama.cpp", gpu="t4")
+    assert shown.attention == "efficient"
+    assert uses_flash(shown)
+    assert uses_flash(resolve(Job(**shown.to_dict())))
 
 
 def test_degrees_decide_the_gpus() -> None:

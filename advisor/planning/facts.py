@@ -61,6 +61,7 @@ WORKED_OUT: dict[str, Worked] = {
     "offloads": Worked(str, "what is moved to the host's memory, with commas between", lambda w: ",".join(w.offload)),
     "kv_bits": Worked(int, "bits of one value of the KV cache", lambda w: KV_BITS[w.kv_precision]),
     "cuda": Worked(bool, "the card is NVIDIA's, or known by its size alone", lambda w: w.gpu.cuda),
+    "unified": Worked(bool, "the card has no memory beside the machine's own", lambda w: w.gpu.unified),
     "fp8": Worked(bool, "the card computes in fp8", lambda w: w.gpu.fp8),
     "bitsandbytes": Worked(bool, "bitsandbytes runs on the card", lambda w: runs_on("bitsandbytes", w.gpu)),
     "paging": Worked(

@@ -101,6 +101,7 @@ def _rescued(walked: Plan, found: list[Any]) -> Plan:
     return walked._replace(
         verdict="fits-after-changes",
         steps=first.steps,
+        skipped=(),  # the walk's reasons are not of this way: it takes some of what the walk passed over
         final=first.final,
         alternatives=rest,
         missing=None,

@@ -24,7 +24,11 @@ def ordered(question: Question, policy: str) -> Rulebook:
     book = load(question)
     if policy == DOCUMENTED:
         return book
-    ids = [rule.id for rule in map(find_rule, _named(policy))]
+    named = _named(policy)
+    try:
+        ids = [rule.id for rule in map(find_rule, named)]
+    except RequestError as problem:
+        raise RequestError(f"policy {policy}: {problem}") from None
     by_id = {rule.id: rule for rule in book.rule}
     chosen = [by_id[each] for each in ids if each in by_id]
     if twice := next((each for each in ids if ids.count(each) > 1), None):

@@ -51,10 +51,13 @@ def both(one: Price, other: Price) -> Price:
 
 
 def cost(rule: Rule, changes: dict[str, Any], old: Workload, new: Workload) -> Cost:
-    """The published cost of one firing. What more GPUs cost is told of twice as many, so four times as many cost it twice."""
+    """The published cost of one firing. What more GPUs cost is told of twice as many, so four times as many cost it twice; layers
+    that wait beside others that do already take at most as much longer as they are more."""
     gpus, time = new.gpus - old.gpus, speed(rule, changes, new)
     doublings = log2(new.gpus / old.gpus) if gpus > 0 else 1
     low, high = (_plain(factor**doublings) for factor in (time.low, time.high))
+    if old.offload_layers and new.offload_layers:
+        high = min(high, _plain(max(new.offload_layers / old.offload_layers, low)))
     learns = rule.cost.changes_result or new.global_batch != old.global_batch
     return Cost(low, high, time.source, rule.cost.quality, gpus, changes_result=learns and new.task == "train")
 
@@ -79,7 +82,8 @@ def together(costs: Iterable[Cost], source: str = "") -> Cost:
 def price(of: Cost, rung: int, learned: bool) -> Price:
     """The cost of one remedy taken so many rungs, as it is compared."""
     quality, slow = QUALITIES.index(of.quality), max(0, round(1e6 * log2(of.speed_low * of.speed_high) / 2))
-    return Price(learned, of.gpus, quality, rung if quality else 0, slow, changes=1)
+    losses = 1 if of.gpus else rung  # more GPUs lose no more than the first of them
+    return Price(learned, of.gpus, quality, losses if quality else 0, slow, changes=1)
 
 
 def in_all(remedies: Iterable[Price], gpus: int, growth: float) -> Price:

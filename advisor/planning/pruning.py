@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from advisor.errors import RequestError
+from advisor.planning.dividing import Changes
 from advisor.planning.pairs import broken_pairs
-from advisor.planning.steps import State, Tools
+from advisor.planning.steps import State, Tools, which_kept_key_follows
 from advisor.results import Step
 from advisor.workload import Workload
 
@@ -19,7 +20,7 @@ def without_needless(initial: State, steps: list[Step], last: State, tools: Tool
     gradients stay between the micro-steps of a smaller batch, so a batch of 4 can fit where two micro-steps of 2 do not.
     What keeps the global batch is needed for that.
     """
-    steps, needed = list(steps), [True] * len(steps)
+    walked, steps, needed = steps, list(steps), [True] * len(steps)
     for left_out in _removals(steps):
         rule, after = steps[left_out[0]].rule, left_out[-1]
         kept = [place for place in range(len(steps)) if needed[place] and place not in left_out]
@@ -33,7 +34,8 @@ def without_needless(initial: State, steps: list[Step], last: State, tools: Tool
                 steps[place] = step
             for place in left_out:
                 needed[place] = False
-    return [step._replace(needed=is_needed) for step, is_needed in zip(steps, needed, strict=True)], last
+    return [step if is_needed else as_walked._replace(needed=False)
+            for step, as_walked, is_needed in zip(steps, walked, needed, strict=True)], last  # fmt: skip
 
 
 def _removals(steps: list[Step]) -> list[list[int]]:
@@ -47,9 +49,8 @@ def _removals(steps: list[Step]) -> list[list[int]]:
 
 
 def _replay(initial: State, steps: list[Step], last: State, tools: Tools) -> tuple[list[Step], State] | None:
-    """The steps without others, the steps of accumulation as these lead to them; None where they do not fit, see another global batch
-    or leave a pair that the engine refuses: a step that is not needed for memory may have kept the pair apart.
-    """
+    """The steps without others, where they fit, make the global batch no other and can still be taken one after the other; the
+    steps of accumulation as these lead to them."""
     changes: dict[str, Any] = {}
     again: list[Step] = []
 
@@ -58,29 +59,66 @@ def _replay(initial: State, steps: list[Step], last: State, tools: Tools) -> tup
 
     try:
         for step in steps:
-            again.append(_as_of(step, so_far))
+            undone = {key for key, (old, _) in step.change.items() if changes.get(key, getattr(initial.workload, key)) != old}
+            undone -= {"offload", "accumulation"}  # these follow what there is now
+            again.append(_as_of(step, undone, so_far))
             changes.update(_changes(again[-1]))
         w = so_far()
         state = State(w, tools.estimate(w))
-        same = w.task != "train" or w.global_batch == last.workload.global_batch
-        if not same or not state.estimate.fits or broken_pairs(initial.workload, w):
+        batches = (initial.workload.global_batch, last.workload.global_batch)  # as asked, or as it grew on more GPUs
+        if (w.task == "train" and w.global_batch not in batches) or not state.estimate.fits:
+            return None
+        if which_kept_key_follows(initial.workload, w) or broken_pairs(initial.workload, w):
             return None
         changes.clear()
-        for step in again:  # what they lead to one after the other are jobs as well
+        now = initial.workload
+        for step in again:
+            if not _can_be_taken(step, now):
+                return None
             changes.update(_changes(step))
-            so_far()
+            now = so_far()
     except RequestError:
         return None
     return again, state
+
+
+def _spared(step: Step, undone: set[str], so_far: Callable[[], Workload]) -> set[str]:
+    """Of the keys that are no more what the step changed, those that its rule would leave alone now."""
+    if not undone:
+        return undone
+    offered = _settings(step, so_far())
+    rest = [(key, new) for key, (_, new) in step.change.items() if key not in undone and not isinstance(new, tuple)]
+    alone = any(undone.isdisjoint(setting) and all(setting.get(key) == new for key, new in rest) for setting in offered)
+    return undone if alone else set()
+
+
+def _settings(step: Step, w: Workload) -> list[Changes]:
+    """What the step's rule has to offer to this job; nothing where it does not apply."""
+    from advisor.planning.facts import facts
+    from advisor.planning.remedies import REMEDIES, NotApplicable
+    from advisor.planning.walk import book_of
+
+    rule = next(rule for rule in book_of(w).rule if rule.id == step.rule)
+    settings = REMEDIES[rule.remedy](w) if rule.applies(facts(w, fits=False, past=0)) else []
+    return [] if isinstance(settings, NotApplicable) else settings
+
+
+def _can_be_taken(step: Step, w: Workload) -> bool:
+    """Whether the step's rule still comes to this: quantizing the weights under adapters needs the step that made them, or
+    nobody would have been told of that one nor been asked its price."""
+    wanted = _changes(step).items()
+    return any(all(setting.get(key, getattr(w, key)) == value for key, value in wanted) for setting in _settings(step, w))
 
 
 def _changes(step: Step) -> dict[str, Any]:
     return {key: new for key, (_, new) in step.change.items()}
 
 
-def _as_of(step: Step, so_far: Callable[[], Workload]) -> Step:
-    """The step taken from this job: more GPUs divide the micro-steps that there are now, and a list grows from what it is now."""
-    change = dict(step.change)
+def _as_of(step: Step, undone: set[str], so_far: Callable[[], Workload]) -> Step:
+    """The step taken from this job: more GPUs divide the micro-steps that there are now, a list grows from what it is now, and what
+    a left-out step had done is not changed back."""
+    spared = _spared(step, undone, so_far)
+    change = {key: pair for key, pair in step.change.items() if key not in spared}
     for key, (old, new) in step.change.items():
         if isinstance(new, tuple):
             now = getattr(so_far(), key)

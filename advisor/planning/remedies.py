@@ -86,6 +86,10 @@ def _runs(kind: str, w: Workload) -> bool:
         return True
     if kind in BITSANDBYTES:
         return runs_on("bitsandbytes", w.gpu)
+    if kind == "fp8" and w.gpu.vendor == "amd" and not w.gpu.fp8:
+        return (
+            False  # what unpacks it for cards that do not compute in it is Marlin, of CUDA (vLLM 0.32 documentation, FP8 W8A8)
+        )
     return w.gpu.reaches(abilities(w.engine.name).weights.get(kind, 0))
 
 

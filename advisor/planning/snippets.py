@@ -68,7 +68,7 @@ def agreed(steps: list[Step], rules: list[Rule], w: Workload) -> list[Step]:
     last: dict[str, int] = {}
     for place, step in enumerate(steps):
         if step.needed:
-            changes.setdefault(step.rule, {}).update({key: getattr(w, key) for key in step.change})
+            changes.setdefault(step.rule, {}).update({key: getattr(w.asked, key) for key in step.change})
             last[step.rule] = place
     told = list(steps)
     for rule, place in last.items():

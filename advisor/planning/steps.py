@@ -78,9 +78,16 @@ def changed(w: Workload, changes: dict[str, Any], resolve: Resolver) -> Workload
         return str(refusal)
     if new[1:] == w[1:]:  # all but ``asked``
         return "it is so already"
+    if followed := which_kept_key_follows(w, new):
+        return f"you asked to keep {followed}, which would follow"
     from advisor.planning.pairs import broken_pairs
 
     return "; ".join(broken_pairs(w, new)) or new
+
+
+def which_kept_key_follows(old: Workload, new: Workload) -> str | None:
+    """A kept key that a change does not name and that is another after it: what it defaults to has changed."""
+    return next((key for key in old.keep if getattr(new, key, None) != getattr(old, key, None)), None)
 
 
 def step_of(

@@ -175,7 +175,8 @@ def _try(changes: dict[str, Any], state: State, tools: Tools) -> State | str:
         return f"it would need {amount(host_bytes(after), new)} of a machine's own memory, which host_ram limits"
     if after.device_bytes > before.device_bytes:
         what = " and ".join(f"{key} {_plain(value)}" for key, value in changes.items())
-        return f"with {what} it would need more, {amount(after.device_bytes, w)} instead of {amount(before.device_bytes, w)}"
+        more, now = amount(after.device_bytes, w), amount(before.device_bytes, w)
+        return f"with {what} it would need " + (f"more, {more} instead of {now}" if more != now else "a little more")
     return State(new, after)
 
 

@@ -65,11 +65,18 @@ def _broken(rows: Rows, widths: Sequence[int], whole: Collection[int]) -> list[l
 
 
 def _break(cell: str, width: int, at_hyphens: bool) -> str:
-    """A cell on as many lines as it needs; a path is broken after its slashes first."""
+    """A cell on as many lines as it needs; what has a word too long is broken after commas first, a path after its slashes."""
     if _width(cell) <= width:
         return cell
-    lines = [piece for line in cell.split("\n") for piece in ([line] if " " in line else line.replace("/", "/\n").split("\n"))]
+    lines = [piece for line in cell.split("\n") for piece in _pieces(line, width)]
     return "\n".join(part for line in lines for part in wrap(line, width, break_on_hyphens=at_hyphens))
+
+
+def _pieces(line: str, width: int) -> list[str]:
+    if " " not in line:
+        return line.replace("/", "/\n").split("\n")
+    too_long = any(len(word) > width for word in line.split())
+    return line.replace(",", ",\n").split("\n") if too_long else [line]
 
 
 def markdown_grid(headers: Sequence[str], rows: Rows, *, right: Collection[int] = ()) -> str:

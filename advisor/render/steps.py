@@ -89,7 +89,7 @@ def speed(low: float, high: float) -> str:
     if low == high:
         return "no slower" if low == 1 else _factor(low)
     if high >= 2 and low != 1:
-        return f"{low:.3g}-{high:.3g}× the time"
+        return f"{_times(low)}-{_times(high)}× the time"
     if low < 1 < high:
         return f"{_factor(low)} to {_factor(high)}"
     if low == 1:
@@ -100,9 +100,13 @@ def speed(low: float, high: float) -> str:
     return f"{near:.0f}-{_factor(high if high > 1 else low)}"
 
 
+def _times(factor: float) -> str:
+    return f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
+
+
 def _factor(time: float) -> str:
     if time >= 2:
-        return f"{time:g}× the time"
+        return f"{_times(time)}× the time"
     return f"{100 * (time - 1):.0f} % slower" if time > 1 else f"{100 * (1 - time):.0f} % faster"
 
 

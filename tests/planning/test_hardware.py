@@ -89,12 +89,15 @@ def test_no_card_is_asked_for_what_it_lacks(gpu: Gpu) -> None:
             if changed.quantization != w.quantization:
                 assert capability >= abilities(w.engine.name).weights.get(changed.quantization, 0), where
                 assert changed.quantization not in BITSANDBYTES or capability >= 6.0, where
+                assert changed.quantization != "fp8" or gpu.fp8 or gpu.vendor != "amd", where
             if changed.optimizer != w.optimizer:
                 kind = OPTIMIZERS[changed.optimizer]
                 assert gpu.vendor in ("nvidia", "amd", "intel") or kind.on_device, where
                 assert capability >= 6.0 or not kind.bits8, where
             if changed.allocator != w.allocator:
                 assert gpu.cuda, where
+            if changed.offload != w.offload or not OPTIMIZERS[changed.optimizer].on_device:
+                assert not gpu.unified, where
 
 
 def test_a_t4_keeps_its_cache_in_16_bits_with_vllm_and_an_a100_in_int8() -> None:

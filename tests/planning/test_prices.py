@@ -54,6 +54,21 @@ def resolve_without_offload(job: dict[str, object]) -> object:
     return resolve(Job(**{**job, "offload": None, "zero": 0}))
 
 
+def test_one_rule_that_adds_gpus_is_cheaper_than_two_that_lead_to_the_same_job() -> None:
+    """FSDP over four GPUs loses as much as over two: no more of it is lost by taking the GPUs with it than by ZeRO before it."""
+    keys = {"train": "mistral-7b", "seq": 512, "gpus": 2, "accumulation": 2, "gpu": "rx-7900-xtx", "host_ram": "32GiB"}
+    ways = {route.name: [step.rule for step in route.steps] for route in advise(**keys).alternatives}
+    assert ways["cheapest"] == ["T11"]
+
+
+def test_layers_that_join_others_on_the_host_take_as_much_longer_as_they_are_more() -> None:
+    """64 times is what the first layers may cost, not 64 times again for every eighth that joins them."""
+    plan = advise(gpu="t4", infer="llama-3.1-70b", engine="vllm", keep="quantization", max_gpus=4)
+    steps = [step for step in plan.steps if step.rule == "I10"]
+    assert [step.change["offload_layers"][1] for step in steps] == [10, 20, 30, 40, 50, 60]
+    assert [step.cost.speed_high for step in steps] == [64, 2, 1.5, 1.33333, 1.25, 1.2]
+
+
 def test_paged_moments_lie_in_the_hosts_memory() -> None:
     """Two fp32 moments of 124,439,808 weights, beside the process."""
     paged, plain = (

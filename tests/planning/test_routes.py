@@ -16,7 +16,7 @@ from advisor.api import advise
 from advisor.errors import RequestError
 from advisor.estimator import estimate_workload
 from advisor.job import Job
-from advisor.planning import rulebook
+from advisor.planning import rulebook, search
 from advisor.planning.engine import PlainLoop
 from advisor.planning.plan import plan
 from advisor.planning.prices import Price, cost, price
@@ -166,8 +166,15 @@ def test_a_route_finds_what_the_walk_passes_by():
     assert found.verdict == "fits-after-changes"
     assert [step.rule for step in found.steps] == ["T6"]
     assert found.final.job["optimizer"] == "adamw"
-    assert found.missing is None
+    assert (found.missing, found.skipped) == (None, ())  # what the walk passed over is not what these steps pass over
     assert "ends without a fit" in found.notes[-1]
+
+
+def test_a_search_that_gives_up_shows_nothing_that_its_way_fits_without(monkeypatch):
+    """The first that comes up is every rule as far as it goes; more GPUs are enough, and no two of them are needed for one."""
+    monkeypatch.setattr(search, "MOST_WAYS", 0)
+    found = toy_plan(sized([({"gpus": 8, "zero": 3}, 30), ({"checkpointing": "full"}, 30)], 50), train="7b")
+    assert all(len(steps) == 1 for steps in named(found).values())
 
 
 def test_a_price_is_dominated_by_one_that_is_nowhere_worse():

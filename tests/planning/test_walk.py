@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planning_toy import GIB, estimate_of, noise, toy_estimate, toy_resolve, workload
 
+from advisor.api import advise
 from advisor.errors import RequestError
 from advisor.job import Job
 from advisor.planning import rulebook
 from advisor.planning.engine import Durable, PlainLoop, installed
+from advisor.planning.pairs import broken_pairs
 from advisor.planning.walk import walk
+from advisor.workload import resolve
 
 PLAIN = {question: PlainLoop(question, rulebook.load(question).conditions()) for question in rulebook.QUESTIONS}
 ENGINES = [PLAIN]
@@ -140,8 +143,12 @@ def test_inference_in_the_documented_order():
         ("I6", {"infer": "7b"}, {"prompt": 2048}),
         ("I7", {"infer": "7b"}, {"allocator": "expandable"}),
         ("I8", {"infer": "7b"}, {"kv_precision": "int8"}),
-        ("I9", {"infer": "7b"}, {"offload": ("kv",), "kv_precision": "bf16"}),
-        ("I10", {"infer": "7b"}, {"offload": ("kv", "layers"), "offload_layers": 4, "quantization": "none"}),
+        ("I9", {"infer": "7b", "kv_precision": "int8"}, {"offload": ("kv",), "kv_precision": "bf16"}),
+        (
+            "I10",
+            {"infer": "7b", "quantization": "nf4"},
+            {"offload": ("kv", "layers"), "offload_layers": 4, "quantization": "none"},
+        ),
         ("I11", {"infer": "7b"}, {"seq": 2048}),
     ],
 )
@@ -182,6 +189,16 @@ def test_a_rule_that_raises_the_estimate_is_undone_and_skipped_with_the_figures(
     assert reasons["T4"] == "with optimizer sgd it would need more, 60.0 GiB instead of 50.0 GiB"
     assert found.final.job["optimizer"] == "adamw"
     assert [rule for rule, _ in steps(found)] == ["T1", "T6"]
+
+
+def test_what_needs_so_little_more_that_the_figures_are_the_same_says_so():
+    """Not 50.0 GiB instead of 50.0."""
+
+    def estimate(w):
+        return estimate_of(50 * GIB + (w.checkpointing == "full"), w)
+
+    reasons = {skip.rule: skip.reason for skip in plan(estimate, train="7b").skipped}
+    assert reasons["T1"] == "with checkpointing full it would need a little more"
 
 
 def test_a_setting_that_raises_the_estimate_gives_way_to_the_next_one():
@@ -272,6 +289,18 @@ def test_a_key_that_the_user_keeps_is_not_changed(keys, rule, key):
     assert {skip.rule: skip.reason for skip in found.skipped}[rule] == f"you asked to keep {key}"
 
 
+def test_a_kept_key_does_not_follow_what_it_defaults_to():
+    """LitGPT computes the loss in pieces where it trains adapters; sixteen GPUs are two machines of eight."""
+    found = advise(
+        gpu="m2-max-96", train="gpt-oss-20b", engine="litgpt", batch=2, seq=512, max_gpus=16, keep="checkpointing,zero,loss"
+    )
+    assert {skip.rule: skip.reason for skip in found.skipped}["T19"] == "you asked to keep loss, which would follow"
+    found = advise(gpu="a100-40", train="70b", max_gpus=16, keep="nodes")
+    ends = [found.final, *(route.final for route in found.alternatives)]
+    assert {end.job["nodes"] for end in ends if end} == {1}
+    assert max(end.job["gpus"] for end in ends if end) == 8
+
+
 def test_steps_that_the_job_fits_without_are_marked_and_left_out_of_the_end():
     """Only the GPUs help here; checkpointing and SGD stay in the walk, and the final job has neither."""
     found = plan(sized([({"gpus": 2}, 30)], 50), train="7b")
@@ -279,6 +308,41 @@ def test_steps_that_the_job_fits_without_are_marked_and_left_out_of_the_end():
     assert found.final.job["optimizer"] == "adamw"
     assert found.final.job["checkpointing"] == "none"
     assert found.final.estimate.fits
+
+
+def test_a_step_that_a_later_rule_builds_on_is_needed():
+    """QLoRA quantizes the weights under adapters: without the step that makes them nobody would be told how, or what is learned."""
+    found = plan(sized([({"method": "qlora"}, 5)], 50), train="7b", max_gpus=1)
+    needed = [step for step in found.steps if step.needed]
+    assert [step.rule for step in needed] == ["T19", "T20"]
+    assert any(step.cost.changes_result for step in needed)
+
+
+def test_what_a_left_out_step_did_is_not_changed_back():
+    """Layers that wait on the host are unquantized, since bitsandbytes takes no others: without that step there is nothing to undo."""
+    on_the_host = {"offload": ("kv", "layers"), "offload_layers": 4}
+    found = plan(sized([(on_the_host | {"quantization": "none"}, 5)], 50), infer="7b")
+    assert {step.rule for step in found.steps if step.needed} == {"I9", "I10"}
+    assert steps(found)[-1] == ("I10", on_the_host)
+    assert found.final.job["quantization"] == "none"
+
+
+def test_no_step_is_left_out_that_an_engine_wants_beside_another():
+    """The Trainer offloads activations with checkpointing only; the end without it would be refused there."""
+    found = advise(gpu="a100-40", train="70b", batch=8, seq=32768, accumulation=3)
+    asked = resolve(Job(**found.asked))
+    end = resolve(Job(**found.final.job))
+    assert "activations" in end.offload
+    assert broken_pairs(asked, end) == []
+
+
+def test_gpus_are_not_needed_for_the_global_batch_that_they_made_grow():
+    """Eight times as many sequences came with them; without them it is the batch that was asked for."""
+    found = plan(sized([({"loss": "chunked"}, 30)], 50), train="7b")
+    assert [(step.rule, step.needed) for step in found.steps if step.rule in ("T6", "T7")] == [("T6", False)] * 3 + [
+        ("T7", True)
+    ]
+    assert found.final.job["gpus"] == 1
 
 
 def test_of_one_rules_steps_the_last_are_left_out_first():
@@ -380,6 +444,15 @@ def test_the_last_snippet_of_a_rule_tells_all_that_it_changed():
     found = plan(sized([({"pp": 2}, 5)], 50), infer="7b", engine="vllm", tp=16, gpus=16, max_gpus=64)
     assert [sorted(step.change) for step in found.steps if step.rule == "I4"] == [["gpus", "tp"], ["gpus", "pp"]]
     assert "--tensor-parallel-size 32 --pipeline-parallel-size 2" in found.steps[-1].how["vllm"]
+
+
+def test_a_setting_that_the_card_decides_is_told_as_it_was_set():
+    """`auto` runs the efficient kernel on a T4; what one writes there is what `auto` stands for, in the walk and beside it."""
+    found = advise(gpu="t4", train="7b", gpus=2, max_gpus=1, batch=8, attention="eager", keep="precision")
+    ways = [[step for step in found.steps if step.needed], *(route.steps for route in found.alternatives)]
+    told = [step.how["trainer"] for way in ways for step in way if step.rule == "T8"]
+    assert told
+    assert all('attn_implementation="sdpa"' in text for text in told)
 
 
 def test_sharding_decides_between_zero_and_fsdp_in_the_words():

@@ -32,6 +32,12 @@ def test_a_path_is_broken_behind_its_slash() -> None:
     assert grid([], [["x" * 20, "meta-llama/Llama-3.1-8B"]], firm=(0,), width=40).splitlines()[0].endswith("meta-llama/")
 
 
+def test_a_list_is_broken_behind_its_commas() -> None:
+    """Not in the middle of a word."""
+    lines = grid([], [["x" * 20, "offload nothing → activations,parameters"]], firm=(0,), width=38).splitlines()
+    assert [line.split("  ")[-1].strip() for line in lines] == ["offload nothing", "→ activations,", "parameters"]
+
+
 def test_markdown_cells_hold_no_column_of_their_own() -> None:
     """A bar in a cell would end it."""
     assert markdown_grid(["a"], [["x|y"]]).splitlines()[-1] == r"| x\|y |"

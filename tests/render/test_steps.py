@@ -43,6 +43,8 @@ def test_a_model_given_as_an_object_becomes_a_file_to_write() -> None:
         (1.25, 1.25, "25 % slower"),
         (1, 1.5, "up to 50 % slower"),
         (1, 2, "up to 2× the time"),
+        (1, 3.8416, "up to 3.84× the time"),
+        (1, 40960, "up to 40,960× the time"),
         (1.1, 2.5, "1.1-2.5× the time"),
         (0.5, 1, "up to 50 % faster"),
         (0.5, 0.75, "25-50 % faster"),
