@@ -20,8 +20,8 @@ from advisor.planning.tariff import Tariff
 
 Order = Callable[[Price], tuple[Any, ...]]
 Places = Iterable[tuple[int, int]]  # each with a rung
-MOST_WAYS = 3000  # popped in one search
-MOST_ESTIMATES = 600  # of one job: a bound for the time, ten times what the benchmark's jobs need
+MOST_WAYS = 12_000  # popped in one search: one in thousands of searches needs more than 3,000
+MOST_ESTIMATES = 1500  # of one job: a bound for the time, twenty times what the benchmark's jobs need
 
 
 class Search:
