@@ -14,7 +14,7 @@ from advisor.memory.extent import NOTHING, Extent, add, less, times, total
 from advisor.memory.layers import layer_forward
 from advisor.memory.losses import end_block
 from advisor.memory.net import Net, Recipe, share
-from advisor.memory.operations import per_token
+from advisor.memory.operations import per_sequence, per_token
 from advisor.memory.shadow import Block, Peak, Storage, Tape, envelope, run_backward, turn
 from advisor.memory.sharding import Rank
 from advisor.mixers import Attention
@@ -118,8 +118,9 @@ def keeps_memory(recipe: Recipe, layer: Layer, hidden: int, others: int) -> bool
     tape = Tape(grad=recipe.train, autocast=recipe.autocast)
     net = Net(tape, recipe)
     surround(net, layer, hidden, others)
+    states = net.memory = tape.tensor(per_sequence(others * hidden), recipe.stream, needs_grad=True)
     made = layer_forward(net, layer, tape.tensor(per_token(hidden), recipe.stream, needs_grad=True), hidden)
-    return made.node is not None and any(storage is tape.outside for node in tape.nodes for storage in node.saved)
+    return made.node is not None and any(storage is states.storage for node in tape.nodes for storage in node.saved)
 
 
 @lru_cache(maxsize=1024)
@@ -295,8 +296,7 @@ def _stacked(recipe: Recipe, rank: Rank, layers: list[Block], others: int, *, ch
     first = encoders.stack(layers[:depth], start, around(model.layers[0]))
     if not model.is_encoder_decoder:
         return first
-    # Of text it is counted as kept whatever is trained: for BART in mixed precision 0.4 % of a step too much.
-    kept = checkpointed or not model.ends.audio or keeps_memory(recipe, model.layers[depth], model.hidden, others)
+    kept = checkpointed or keeps_memory(recipe, model.layers[depth], model.hidden, others)
     first = [encoders.at_length(block, others) for block in (*first, encoders.memory_block(recipe, model, kept=kept))]
     start = encoders.embedding_block(recipe, model, last=False, tied=tied, checkpointed=checkpointed)
     return [*first, *encoders.stack(layers[depth:], start, around(model.layers[depth]))]
