@@ -88,9 +88,6 @@ def silent_peaks(recipe: Recipe, model: Model, source: int) -> tuple[Peak, ...]:
     assert model.ends
     read = recipe._replace(train=False, dropout=False)
 
-    # Autocast's copies of weights, which are not counted in a pass over text through other encoders than DeBERTa.
-    counts_copies = model.ends.audio is not None or model.ends.masks_embedding
-
     def stack(layers: tuple[Layer, ...], others: int, *, last: bool = False) -> tuple[list[Peak], Extent]:
         """The peaks, and autocast's copies."""
         start = encoders.embedding_block(read, model, last=last, tied=False)
@@ -102,7 +99,6 @@ def silent_peaks(recipe: Recipe, model: Model, source: int) -> tuple[Peak, ...]:
         peaks: list[Peak] = []
         for layer, many in Counter(layers).items():
             found, made = unrecorded(read, layer, model.hidden, 0.0, others)
-            made = made if counts_copies else NOTHING
             peaks += above(total((around, copies, times(made, many - 1))), found)
             copies = add(copies, times(made, many))
         return peaks, copies

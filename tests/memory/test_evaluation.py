@@ -26,7 +26,13 @@ def estimated(**keys: Any) -> Estimate:
     return estimate_workload(resolve(Job(**{"gpu": "h200", "engine": "deepspeed", **keys})))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['train']}-{case['precision']}-{case['batch']}x{case['seq']}")
+def name(case: dict[str, Any]) -> str:
+    model = case["train"]
+    called = model if isinstance(model, str) else model["architectures"][0]
+    return f"{called}-{case['precision']}-{case['attention']}-{case['batch']}x{case['seq']}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
 def test_the_peak_of_an_evaluation_is_within_one_percent(case: dict[str, Any]) -> None:
     """Without an optimizer the phase is the weights and what the pass takes."""
     keys = {name: value for name, value in case.items() if name != "peak"}
