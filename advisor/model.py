@@ -90,7 +90,7 @@ class Layer(NamedTuple):
     residual_fp32: bool = False  # Mamba: the residual stream is fp32 whatever the weights are
     cross: Attention | None = None  # a decoder's attention to what its encoder has made
     shared: SharedBlock | None = None
-    stepwise: bool = False  # Whisper: a variable of the layer takes up each step of its MLP, and lets go of the one before
+    stepwise: bool = False  # BART, Whisper: a variable takes up each step of the MLP and the sum, and lets go of the one before
 
     @property
     def attention(self) -> Attention | LatentAttention | None:

@@ -58,7 +58,7 @@ def embed(net: Net, model: Model, ends: Ends, *, graded: bool = False) -> tuple[
     x = rows(per_token(width))
     if graded:
         x = op([net.tape.tensor(NOTHING, INDEX, needs_grad=True)], per_token(width), net.recipe.weight, saves_output=True)
-    if ends.scaled:
+    elif ends.scaled:  # within the embedding, and so before its output asks for a gradient
         x = ops.scaled(x)
     held = x if model.is_encoder_decoder else None
     if ends.token_types:
@@ -124,11 +124,12 @@ def embedding_block(recipe: Recipe, model: Model, *, last: bool, tied: bool, che
     if last and model.ends.audio:
         return sound.block(recipe, model, model.ends.audio, checkpointed=checkpointed)
     tape = Tape(grad=recipe.train, autocast=recipe.autocast)
-    x, held = embed(Net(tape, recipe), model, model.ends, graded=checkpointed and not recipe.trainable)
+    graded = checkpointed and not recipe.trainable
+    x, held = embed(Net(tape, recipe), model, model.ends, graded=graded)
     forward = tape.take_peaks()
     node, output, holds, held_is_input = x.node, x.storage.extent, held.storage.extent, held is x
     if model.is_encoder_decoder and model.positions:
-        holds = times(holds, 2)  # BART's rows of its position table are as many, and held as well
+        holds = times(holds, 1 if graded else 2)  # BART's rows of its position table are as many, and held as well
     if held_is_input and recipe.train and (checkpointed or (recipe.trainable and not recipe.autocast)):
         holds = NOTHING  # the first layer keeps it, and counts it
     del x, held

@@ -87,8 +87,11 @@ def layer_forward(net: Net, layer: Layer, x: Tensor, hidden: int, residual_dropo
             residual, inner = ops.scaled(residual), ops.scaled(inner)
         if layer.arrangement in ("post", "sandwich"):
             inner = norm(inner)
-        residual = norm(ops.plus(residual, inner)) if layer.arrangement == "after" else ops.plus(residual, inner)
-        del inner
+        added = ops.plus(residual, inner)
+        if layer.stepwise:
+            inner = added
+        residual = norm(added) if layer.arrangement == "after" else added
+        del inner, added
     net.held = None
     if clamped:
         masks = times(residual.elements, 2)  # of what lies above the one bound and below the other, a byte each

@@ -74,7 +74,8 @@ def recomputed_block(recipe: Recipe, layer: Layer, hidden: int, dropout: float, 
     y = layer_forward(net, layer, x, hidden, dropout)
     # The recomputation stops at the last tensor that the backward pass asks for (torch.utils.checkpoint, early stop); what the
     # operation makes that keeps it is not made, and counted all the same where nothing is known of the gradient that has come.
-    if layer.stepwise and not dropout:
+    # A norm at the end keeps numbers that it makes beside its output.
+    if layer.stepwise and not dropout and layer.arrangement != "after":
         recomputed = envelope(above(_sent_before(net, layer, hidden), [*tape.peaks[: tape.last_save], Peak(tape.at_last_save)]))
     else:
         recomputed = envelope(tape.peaks[: tape.last_save + 1])

@@ -151,7 +151,7 @@ def bart(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
         attention = attention._replace(heads=many, kv_heads=many, head_dim=keys.count("hidden_size") // many, causal=causal)
         cross = attention._replace(causal=False) if causal else None
         part = mlp_of(keys, family)._replace(width=keys.count(width), dropout=rate)
-        return (Layer(attention, part, family.arrangement, family.norm, family.names, cross=cross),) * depth
+        return (Layer(attention, part, family.arrangement, family.norm, family.names, cross=cross, stepwise=True),) * depth
 
     return (
         *stack(layers, "num_attention_heads", "intermediate_size", causal=False),
@@ -169,9 +169,7 @@ def whisper(keys: Keys, family: Family, layers: int) -> tuple[Layer, ...]:
     def own(attention: Mixer | None) -> Attention | None:
         return attention._replace(unbiased_keys=True, head_by_head=True) if isinstance(attention, Attention) else None
 
-    return tuple(
-        layer._replace(mixer=own(layer.mixer), cross=own(layer.cross), stepwise=True) for layer in bart(keys, family, layers)
-    )
+    return tuple(layer._replace(mixer=own(layer.mixer), cross=own(layer.cross)) for layer in bart(keys, family, layers))
 
 
 def whisper_ends(keys: Keys, config: Mapping[str, Any], layers: int) -> Ends:
