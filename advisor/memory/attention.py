@@ -187,7 +187,7 @@ def math_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """SDPA's fallback: queries, keys and values in fp32, scaled copies of the first two, softmax in fp32."""
     width = q.width
     q32, k32, v32 = ops.scaled(ops.to(q, FP32)), ops.scaled(ops.to(k, FP32)), ops.to(v, FP32)
-    scores = op([q32, k32], scores_of(heads), FP32, [q32, k32])
+    scores = op([q32, k32], scores_of(heads, k), FP32, [q32, k32])
     soft = op([scores], scores.elements, FP32, saves_output=True)
     del scores
     return ops.to(op([soft, v32], per_token(ops.width_of(v)), FP32, [soft, v32]), width)

@@ -9,7 +9,7 @@ causal-conv1d and flash-linear-attention. Encoders saw no padding. Whisper's spe
 ``generate`` makes of them, and its ``seq`` is the decoder's; autocast over a 16-bit base, as adapters are trained, stands as
 bf16-mixed.
 DeBERTa was given its mask in whole numbers, as tokenizers make it, and gather's derivative added in place, as it does outside
-fake tensors.
+fake tensors. SDPA's math fallback ran as the operations that it is made of.
 """
 
 from __future__ import annotations
