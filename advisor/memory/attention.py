@@ -118,7 +118,7 @@ def attend(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor, bias: Tensor
     if kernel != "flash":
         k, v = repeated(k, groups, a.kv_heads), repeated(v, groups, a.kv_heads)
     if kernel == "math":
-        return math_attention(q, k, v, a.heads)
+        return math_attention(q, k, v, a.heads, a.dropout if net.recipe.train else 0.0)
     # Ring attention (arXiv 2310.01889): while a block is attended to, the next rank's arrives; backward its gradient travels too.
     arriving = [net.tape.tensor(x.elements, x.width) for x in (k, v)] if net.recipe.ring else []
     travelling = times(add(k.elements, v.elements), 2 * k.width) if net.recipe.ring else NOTHING
@@ -183,13 +183,14 @@ def eager(net: Net, a: Attention, q: Tensor, k: Tensor, v: Tensor, bias: Tensor 
     return op([weights, v], per_token(ops.width_of(v)), v.width, [weights, v])
 
 
-def math_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def math_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: float = 0.0) -> Tensor:
     """SDPA's fallback: queries, keys and values in fp32, scaled copies of the first two, softmax in fp32."""
     width = q.width
     q32, k32, v32 = ops.scaled(ops.to(q, FP32)), ops.scaled(ops.to(k, FP32)), ops.to(v, FP32)
     scores = op([q32, k32], scores_of(heads, k), FP32, [q32, k32])
     soft = op([scores], scores.elements, FP32, saves_output=True)
     del scores
+    soft = ops.dropout(soft, dropout)
     return ops.to(op([soft, v32], per_token(ops.width_of(v)), FP32, [soft, v32]), width)
 
 
