@@ -37,6 +37,8 @@ TOLD: dict[str, tuple[type, str]] = {
     "host_short": (bool, "a machine's own memory is limited, and holds less than that"),
 }
 
+OF_THE_HOST = frozenset({"host_bytes", "host_short"})  # of those, what takes an estimate to tell
+
 
 class Worked(NamedTuple):
     """A fact that is worked out of the job: its type, its meaning, and how."""

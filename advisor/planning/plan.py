@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from advisor.errors import RequestError
-from advisor.planning.steps import Estimator, Resolver, decided_once, host_bytes
+from advisor.planning.steps import Estimator, Resolver, changes_of, decided_once, host_bytes
 from advisor.planning.walk import book_of, walk
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _price(walked: Plan, w: Workload, resolve: Resolver) -> Price:
     from advisor.planning.prices import growth, in_all, price, together
 
     needed = [step for step in walked.steps if step.needed]
-    end = resolve(w.asked.with_changes(**{key: new for step in needed for key, (_, new) in step.change.items()}))
+    end = resolve(w.asked.with_changes(**changes_of(needed)))
     by_rule: dict[str, list[Cost]] = {}
     for step in needed:
         by_rule.setdefault(step.rule, []).append(step.cost)
@@ -104,7 +104,6 @@ def _rescued(walked: Plan, found: list[Any]) -> Plan:
         skipped=(),  # the walk's reasons are not of this way: it takes some of what the walk passed over
         final=first.final,
         alternatives=rest,
-        missing=None,
         notes=(
             *walked.notes,
             f"The walk in the order of the policy ends without a fit; these steps are the {first.name} route.",

@@ -8,7 +8,7 @@ from typing import Any
 from advisor.errors import RequestError
 from advisor.planning.dividing import Changes
 from advisor.planning.pairs import broken_pairs
-from advisor.planning.steps import State, Tools, which_kept_key_follows
+from advisor.planning.steps import State, Tools, changes_of, which_kept_key_follows
 from advisor.results import Step
 from advisor.workload import Workload
 
@@ -62,7 +62,7 @@ def _replay(initial: State, steps: list[Step], last: State, tools: Tools) -> tup
             undone = {key for key, (old, _) in step.change.items() if changes.get(key, getattr(initial.workload, key)) != old}
             undone -= {"offload", "accumulation"}  # these follow what there is now
             again.append(_as_of(step, undone, so_far))
-            changes.update(_changes(again[-1]))
+            changes.update(changes_of([again[-1]]))
         w = so_far()
         state = State(w, tools.estimate(w))
         batches = (initial.workload.global_batch, last.workload.global_batch)  # as asked, or as it grew on more GPUs
@@ -75,7 +75,7 @@ def _replay(initial: State, steps: list[Step], last: State, tools: Tools) -> tup
         for step in again:
             if not _can_be_taken(step, now):
                 return None
-            changes.update(_changes(step))
+            changes.update(changes_of([step]))
             now = so_far()
     except RequestError:
         return None
@@ -95,23 +95,18 @@ def _spared(step: Step, undone: set[str], so_far: Callable[[], Workload]) -> set
 def _settings(step: Step, w: Workload) -> list[Changes]:
     """What the step's rule has to offer to this job; nothing where it does not apply."""
     from advisor.planning.facts import facts
-    from advisor.planning.remedies import REMEDIES, NotApplicable
+    from advisor.planning.remedies import offers
     from advisor.planning.walk import book_of
 
     rule = next(rule for rule in book_of(w).rule if rule.id == step.rule)
-    settings = REMEDIES[rule.remedy](w) if rule.applies(facts(w, fits=False, past=0)) else []
-    return [] if isinstance(settings, NotApplicable) else settings
+    return offers(rule.remedy, w) if rule.applies(facts(w, fits=False, past=0)) else []
 
 
 def _can_be_taken(step: Step, w: Workload) -> bool:
     """Whether the step's rule still comes to this: quantizing the weights under adapters needs the step that made them, or
     nobody would have been told of that one nor been asked its price."""
-    wanted = _changes(step).items()
+    wanted = changes_of([step]).items()
     return any(all(setting.get(key, getattr(w, key)) == value for key, value in wanted) for setting in _settings(step, w))
-
-
-def _changes(step: Step) -> dict[str, Any]:
-    return {key: new for key, (_, new) in step.change.items()}
 
 
 def _as_of(step: Step, undone: set[str], so_far: Callable[[], Workload]) -> Step:

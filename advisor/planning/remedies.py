@@ -321,6 +321,13 @@ REMEDIES: dict[str, Remedy] = {
     )
 }
 
+
+def offers(remedy: str, w: Workload) -> list[Changes]:
+    """The settings of a remedy; none where it has none, whatever the reason."""
+    settings = REMEDIES[remedy](w)
+    return [] if isinstance(settings, NotApplicable) else settings
+
+
 # The keys that each remedy looks at or changes. What it offers to a job depends on nothing else that another changes.
 KEYS_OF: dict[str, tuple[str, ...]] = {
     "halve_batch": ("batch",),

@@ -49,26 +49,10 @@ def find_routes(search: Search, names: Iterable[str] = WISHES) -> list[tuple[Rou
         if name == "cheapest":
             cheapest = way
         if way is not None:
-            found.setdefault(_without_needless(way, wish, search), name)
+            found.setdefault(way, name)
     prices = {way: space.price(way)._replace(host=host_bytes(space.state(way).estimate)) for way in found}
     best = [way for way in found if not any(prices[way].is_dominated_by(other) for other in prices.values())]
     return [(_route(found[way], way, space), prices[way]) for way in best]
-
-
-def _without_needless(way: Way, wish: Wish, search: Search) -> Way:
-    """What a search that gave up came to, without the rungs that it fits without and is no dearer: the later ones first. Where it
-    did not give up it knows of all of these that they fail."""
-    space = search.space
-    for place in reversed(range(len(way))):
-        dearest = wish.order(space.price(way))
-        for rung in range(way[place]):
-            less = (*way[:place], rung, *way[place + 1 :])
-            if not search.can_fit(less) or not space.fits(less) or not all(map(wish.allowed, space.prices(less))):
-                continue
-            if wish.order(space.price(less)) <= dearest:
-                way = less
-                break
-    return way
 
 
 def _is_what_is_wished(cheapest: Way, name: str, space: Space) -> bool:

@@ -119,9 +119,20 @@ class Search:
         return self._cheapest_known(order, allowed)
 
     def _cheapest_known(self, order: Order, allowed: Callable[[Price], bool]) -> Way | None:
-        """Where a search ends before it has found the cheapest: the one that has come up."""
+        """Where a search ends before it has found the cheapest: the one that has come up, without what it fits without."""
         known = [way for way in self._fitting if all(map(allowed, self.space.prices(way)))]
-        return min(known, key=lambda way: (order(self.space.price(way)), way), default=None)
+        if not known:
+            return None
+        return self._without_needless(min(known, key=lambda way: (order(self.space.price(way)), way)), order, allowed)
+
+    def _without_needless(self, way: Way, order: Order, allowed: Callable[[Price], bool]) -> Way:
+        """The way without the rungs that it fits without and is no dearer: the later ones first."""
+        for place in reversed(range(len(way))):
+            dearest = order(self.space.price(way))
+            fitting = filter(self.space.fits, filter(self.can_fit, (_with(way, place, rung) for rung in range(way[place]))))
+            fair = (less for less in fitting if all(map(allowed, self.space.prices(less))))
+            way = next((less for less in fair if order(self.space.price(less)) <= dearest), way)
+        return way
 
 
 def _all_with(way: Way, rungs: list[tuple[int, int]]) -> Way:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from advisor.errors import RequestError
 from advisor.planning.describe import budget
 from advisor.planning.dividing import Changes
-from advisor.planning.facts import facts, keys_of
+from advisor.planning.facts import OF_THE_HOST, facts, keys_of
 from advisor.planning.pairs import pairs_of
 from advisor.planning.prices import Price, cost, in_all, price, together
-from advisor.planning.remedies import KEYS_OF, REMEDIES, NotApplicable
+from advisor.planning.remedies import KEYS_OF, offers
 from advisor.planning.steps import State, changed
 from advisor.results import Estimate
 from advisor.workload import Workload
@@ -102,9 +102,8 @@ class Space:
         so_far: Changes = {}
         spent: list[Cost] = []
         while len(rungs) < MOST_RUNGS and self._applies(rule, w):
-            settings = REMEDIES[rule.remedy](w)
             last = None
-            for changes in [] if isinstance(settings, NotApplicable) else settings:
+            for changes in offers(rule.remedy, w):
                 new = changed(w, changes, self._resolve)
                 if not isinstance(new, str):
                     last = new, cost(rule, changes, w, new)
@@ -118,7 +117,7 @@ class Space:
 
     def _applies(self, rule: Rule, w: Workload) -> bool:
         host = 0
-        if w.host_ram is not None and any(clause.condition.fact.startswith("host_") for clause in rule.clauses):
+        if w.host_ram is not None and not OF_THE_HOST.isdisjoint(clause.condition.fact for clause in rule.clauses):
             estimate = self._estimated(w)
             host = estimate.host.bytes if estimate and estimate.host else 0
         return rule.applies(facts(w, fits=False, past=0, host_bytes=host))
@@ -241,7 +240,7 @@ def _of_remedy(remedy: str, engine: str, ggml: bool) -> frozenset[str]:
 def _read(rule: Rule, w: Workload) -> tuple[str, ...]:
     """The keys that decide how far a rule can be taken, among those that another changes."""
     facts = [clause.condition.fact for clause in rule.clauses]
-    if w.host_ram is not None and any(fact.startswith("host_") and fact != "host_layers" for fact in facts):
+    if w.host_ram is not None and not OF_THE_HOST.isdisjoint(facts):
         return CHANGED  # what a machine holds depends on all of them
     read = _of_remedy(rule.remedy, w.engine.name, w.engine.ggml).union(*map(keys_of, facts))
     return tuple(key for key in CHANGED if key in read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,6 +113,11 @@ def step_of(
         because=_because(rule, old),
         source=tuple(rule.source),
     )
+
+
+def changes_of(steps: Iterable[Step]) -> dict[str, Any]:
+    """What the steps change together: the last one has the last word."""
+    return {key: new for step in steps for key, (_, new) in step.change.items()}
 
 
 def host_bytes(estimate: Estimate) -> int:

@@ -16,7 +16,7 @@ from advisor.planning.plan import search_of
 from advisor.planning.pruning import without_needless
 from advisor.planning.routes import find_routes
 from advisor.planning.space import job_key
-from advisor.planning.steps import Estimator, Resolver, State, Tools
+from advisor.planning.steps import Estimator, Resolver, State, Tools, changes_of
 from advisor.planning.walk import all_steps
 from advisor.results import Estimate, Step
 from advisor.workload import Workload
@@ -212,12 +212,12 @@ def _planned(w: Workload, walked: list[Step], least: int, tools: Tools) -> tuple
     """The card after as many of the steps as it takes, without those that turn out not to be needed; a larger one took ``least``."""
     initial = State(w, tools.estimate(w))
     for count in range(least, len(walked) + 1):
-        changed = tools.resolve(w.asked.with_changes(**_changes(walked[:count])))
+        changed = tools.resolve(w.asked.with_changes(**changes_of(walked[:count])))
         reached = State(changed, tools.estimate(changed))
         if reached.estimate.fits:
             steps, last = without_needless(initial, walked[:count], reached, tools)
             needed = [step for step in steps if step.needed]
-            return _row(*last, False, tuple(step.rule for step in needed), _changes(needed)), count
+            return _row(*last, False, tuple(step.rule for step in needed), changes_of(needed)), count
     return _row(*initial, False, (), {}), len(walked) + 1
 
 
@@ -226,13 +226,9 @@ def _searched(w: Workload, resolve: Resolver, estimate: Estimator) -> Row | None
     route = next((route for route, _ in find_routes(search_of(w, resolve, estimate), ["cheapest"])), None)
     if route is None:
         return None
-    changes = _changes(route.steps)
+    changes = changes_of(route.steps)
     changed = resolve(w.asked.with_changes(**changes))
     return _row(changed, route.final.estimate, False, tuple(step.rule for step in route.steps), changes)
-
-
-def _changes(steps: Iterable[Step]) -> dict[str, Any]:
-    return {key: new for step in steps for key, (_, new) in step.change.items()}
 
 
 def _remembered(estimate: Estimator) -> Estimator:
